@@ -1,0 +1,63 @@
+"""Metrics of generated images: distances on pooled features, and intervals over seeds."""
+
+from adanat.metrics.classifier import (
+    Classifier,
+    ClassifierConfig,
+    ClassifierTrainingConfig,
+    accuracy,
+    train_classifier,
+)
+from adanat.metrics.distances import (
+    FeatureStatistics,
+    PrincipalComponents,
+    frechet_distance,
+    frechet_distance_cleanfid,
+    kernel_distance,
+    precision_recall,
+)
+from adanat.metrics.features import (
+    PooledFeatures,
+    extract_features,
+    extract_features_cached,
+    to_uint8,
+)
+from adanat.metrics.intervals import (
+    Interval,
+    equivalent_steps,
+    gap_share,
+    paired_gain,
+    t_interval,
+)
+from adanat.metrics.scores import (
+    Reference,
+    all_scores,
+    frechet_score,
+    projected_frechet_score,
+)
+
+__all__ = [
+    "Classifier",
+    "ClassifierConfig",
+    "ClassifierTrainingConfig",
+    "FeatureStatistics",
+    "Interval",
+    "PooledFeatures",
+    "PrincipalComponents",
+    "Reference",
+    "accuracy",
+    "all_scores",
+    "equivalent_steps",
+    "extract_features",
+    "extract_features_cached",
+    "frechet_distance",
+    "frechet_distance_cleanfid",
+    "frechet_score",
+    "gap_share",
+    "kernel_distance",
+    "paired_gain",
+    "precision_recall",
+    "projected_frechet_score",
+    "t_interval",
+    "to_uint8",
+    "train_classifier",
+]

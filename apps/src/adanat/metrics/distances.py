@@ -1,0 +1,220 @@
+"""Distances between two sets of feature vectors.
+
+The definitions are clean-fid's (Frechet and kernel distance) and torch-fidelity's (precision and
+recall); this module adds a faster form of the first, and the variant for tiny sets.
+None of these is an FID: that name belongs to Inception features alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from cleanfid.fid import frechet_distance as cleanfid_frechet_distance
+from cleanfid.fid import kernel_distance as cleanfid_kernel_distance
+from torch_fidelity.metric_prc import calculate_precision_recall_part
+
+from adanat.metrics.features import FloatArray
+
+DoubleArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureStatistics:
+    """Mean and covariance of a feature set.
+
+    Attributes:
+        mean: float64 (D,).
+        covariance: float64 (D, D), unbiased (divided by count - 1).
+        count: Number of vectors.
+    """
+
+    mean: DoubleArray
+    covariance: DoubleArray
+    count: int
+
+    @classmethod
+    def of(cls, features: FloatArray) -> FeatureStatistics:
+        """Statistics of `features` (N, D), in float64; N must be at least 2."""
+        _check_features(features)
+        double = features.astype(np.float64)
+        covariance = np.atleast_2d(np.cov(double, rowvar=False))
+        return cls(mean=double.mean(axis=0), covariance=covariance, count=len(double))
+
+    @cached_property
+    def root(self) -> DoubleArray:
+        """Symmetric square root of the covariance; kept, as a sweep asks for it many times."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        return np.asarray((vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
+
+
+def frechet_distance(generated: FeatureStatistics, reference: FeatureStatistics) -> float:
+    """Frechet distance of two Gaussians by symmetric eigenvalues.
+
+    tr sqrt(A B) equals the sum of the roots of the eigenvalues of sqrt(A) B sqrt(A), which is
+    symmetric and positive. This needs one `eigvalsh` once the reference's root is known, and has
+    neither the complex parts nor the retry of a general matrix root.
+
+    Args:
+        generated: Statistics of the judged set.
+        reference: Statistics of the reference set; its square root is computed once and kept.
+
+    Returns:
+        The squared distance, as FID is defined.
+
+    Raises:
+        ValueError: If the two dimensions differ.
+    """
+    if generated.mean.shape != reference.mean.shape:
+        raise ValueError(
+            f"the feature sets have {generated.mean.size} and {reference.mean.size} dimensions; "
+            "they must agree"
+        )
+    product = reference.root @ generated.covariance @ reference.root
+    values = np.linalg.eigvalsh((product + product.T) / 2)
+    difference = generated.mean - reference.mean
+    trace = np.trace(generated.covariance) + np.trace(reference.covariance)
+    return float(difference @ difference + trace - 2 * np.sqrt(values.clip(min=0)).sum())
+
+
+def frechet_distance_cleanfid(generated: FeatureStatistics, reference: FeatureStatistics) -> float:
+    """The same distance by clean-fid's own function (a general matrix square root; slow)."""
+    return float(
+        cleanfid_frechet_distance(
+            generated.mean, generated.covariance, reference.mean, reference.covariance
+        )
+    )
+
+
+def kernel_distance(
+    generated: FloatArray,
+    reference: FloatArray,
+    *,
+    seed: int,
+    num_subsets: int = 100,
+    max_subset_size: int = 1000,
+) -> float:
+    """Unbiased kernel distance (KID) by clean-fid: cubic polynomial kernel, mean over subsets.
+
+    clean-fid draws the subsets from numpy's global generator; it is seeded here for the call and
+    put back afterwards.
+
+    Args:
+        generated: (N, D) features.
+        reference: (M, D) features.
+        seed: Seed of the subset draw; equal seeds make comparisons paired on the reference side.
+        num_subsets: Subsets to average over.
+        max_subset_size: Vectors a subset, at most.
+
+    Returns:
+        The squared maximum mean discrepancy; about 0, also below, for sets of the same kind.
+    """
+    _check_pair(generated, reference)
+    with _numpy_global_seed(seed):
+        return float(
+            cleanfid_kernel_distance(
+                reference, generated, num_subsets=num_subsets, max_subset_size=max_subset_size
+            )
+        )
+
+
+def precision_recall(
+    generated: FloatArray,
+    reference: FloatArray,
+    *,
+    neighborhood: int = 3,
+    batch_size: int = 1000,
+) -> tuple[float, float]:
+    """Improved precision and recall (arXiv 1904.06991) by torch-fidelity's function.
+
+    Args:
+        generated: (N, D) features.
+        reference: (M, D) features. Both values depend on N and M; keep them equal and fixed.
+        neighborhood: Which nearest neighbour sets a vector's radius.
+        batch_size: Rows of the distance matrix in memory at once.
+
+    Returns:
+        precision (share of generated vectors inside the reference's balls) and recall (share of
+        reference vectors inside the generated set's balls), each in [0, 1].
+
+    Raises:
+        ValueError: If the sets differ in dimension or one has `neighborhood` vectors or fewer.
+    """
+    _check_pair(generated, reference)
+    smallest = min(len(generated), len(reference))
+    if not 1 <= neighborhood < smallest:
+        raise ValueError(
+            f"neighborhood is {neighborhood}; it must be at least 1 and below the {smallest} "
+            "vectors of the smaller set"
+        )
+    precision, recall = calculate_precision_recall_part(
+        torch.from_numpy(generated), torch.from_numpy(reference), neighborhood, batch_size
+    )
+    return float(precision), float(recall)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrincipalComponents:
+    """The leading principal components of a reference set.
+
+    A covariance of D dimensions from fewer than D vectors is singular and its distance mostly
+    bias; a few dozen components are what a tiny set can carry.
+
+    Attributes:
+        mean: float64 (D,).
+        axes: float64 (D, K), orthonormal columns by falling variance.
+    """
+
+    mean: DoubleArray
+    axes: DoubleArray
+
+    @classmethod
+    def fit(cls, reference: FloatArray, num_components: int = 64) -> PrincipalComponents:
+        """Fit on the reference set alone, so that every judged set is projected alike.
+
+        Raises:
+            ValueError: If `num_components` is not in 1..min(N - 1, D).
+        """
+        statistics = FeatureStatistics.of(reference)
+        most = min(statistics.count - 1, statistics.mean.size)
+        if not 1 <= num_components <= most:
+            raise ValueError(
+                f"num_components is {num_components}; {statistics.count} vectors of "
+                f"{statistics.mean.size} dimensions allow 1 to {most}"
+            )
+        _, vectors = np.linalg.eigh(statistics.covariance)
+        return cls(mean=statistics.mean, axes=vectors[:, ::-1][:, :num_components].copy())
+
+    def project(self, features: FloatArray) -> FloatArray:
+        """Coordinates (N, K) of `features` (N, D) along the components."""
+        return np.asarray((features - self.mean) @ self.axes, dtype=np.float32)
+
+
+@contextlib.contextmanager
+def _numpy_global_seed(seed: int) -> Iterator[None]:
+    saved = np.random.get_state()  # noqa: NPY002  # the generator that clean-fid uses
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(saved)  # noqa: NPY002
+
+
+def _check_features(features: FloatArray) -> None:
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"features have the shape {features.shape}; (N, D) with N >= 2 is needed")
+
+
+def _check_pair(generated: FloatArray, reference: FloatArray) -> None:
+    _check_features(generated)
+    _check_features(reference)
+    if generated.shape[1] != reference.shape[1]:
+        raise ValueError(
+            f"the feature sets have {generated.shape[1]} and {reference.shape[1]} dimensions; "
+            "they must agree"
+        )
