@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--reference`."""
     parser.addoption(
         "--reference",
         type=Path,
