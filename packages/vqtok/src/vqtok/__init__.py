@@ -1,0 +1,29 @@
+"""Image tokenizer: images to grids of codes and back, its training, and token stores."""
+
+from vqtok.config import TokenizerConfig, f16_vqgan, small
+from vqtok.engine import LocalEngine
+from vqtok.losses import perceptual_loss, reconstruction_loss
+from vqtok.protocols import Engine, PerceptualFeatures
+from vqtok.quantizer import codebook_statistics
+from vqtok.store import ConditionSpec, TokenStore, TokenStoreWriter
+from vqtok.tokenizer import Tokenizer, TokenizerOutput
+from vqtok.training import TokenizerTrainer, TokenizerTrainingConfig
+
+__all__ = [
+    "ConditionSpec",
+    "Engine",
+    "LocalEngine",
+    "PerceptualFeatures",
+    "TokenStore",
+    "TokenStoreWriter",
+    "Tokenizer",
+    "TokenizerConfig",
+    "TokenizerOutput",
+    "TokenizerTrainer",
+    "TokenizerTrainingConfig",
+    "codebook_statistics",
+    "f16_vqgan",
+    "perceptual_loss",
+    "reconstruction_loss",
+    "small",
+]

@@ -1,0 +1,152 @@
+"""The configuration of a tokenizer and two size presets."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Sizes of a VQ tokenizer for square images.
+
+    The encoder has one level per entry of ``channel_multipliers``; between level ``i`` and level
+    ``i + 1`` it averages ``downsample_factors[i]`` squared pixels into one, and the decoder mirrors
+    it. An image of ``image_size`` becomes a grid of ``image_size / prod(downsample_factors)`` codes
+    a side.
+
+    Attributes:
+        image_size: side of the input images, in pixels.
+        base_channels: channels at full resolution.
+        channel_multipliers: channels of each level, in units of ``base_channels``.
+        downsample_factors: pooling factor after each level but the last.
+        num_res_blocks: residual blocks per level, the same in encoder and decoder.
+        codebook_size: number of codes.
+        codebook_dim: length of a code vector, equal to the channels of the latent.
+        norm_groups: groups of every group norm.
+        commitment_weight: weight of the commitment term within the training loss.
+        codebook_decay: decay of the moving averages from which the codes are computed.
+        dead_code_threshold: a code whose moving average of hits per batch (over all processes)
+            falls below this is replaced by a latent of the current batch; 0 turns that off. Keep it
+            well below ``tokens per batch / codebook_size``, the hits of an evenly used code.
+        in_channels: image channels.
+
+    Raises:
+        ValueError: if a value is out of range or two values do not fit each other.
+    """
+
+    image_size: int
+    base_channels: int = 32
+    channel_multipliers: tuple[int, ...] = (1, 2)
+    downsample_factors: tuple[int, ...] = (2,)
+    num_res_blocks: int = 1
+    codebook_size: int
+    codebook_dim: int
+    norm_groups: int = 32
+    commitment_weight: float = 0.25
+    codebook_decay: float = 0.99
+    dead_code_threshold: float = 2.0
+    in_channels: int = 3
+
+    def __post_init__(self) -> None:
+        # A config read back from JSON carries lists.
+        object.__setattr__(self, "channel_multipliers", tuple(self.channel_multipliers))
+        object.__setattr__(self, "downsample_factors", tuple(self.downsample_factors))
+        for name in (
+            "image_size",
+            "base_channels",
+            "num_res_blocks",
+            "codebook_size",
+            "codebook_dim",
+            "norm_groups",
+            "in_channels",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.channel_multipliers or min(self.channel_multipliers) < 1:
+            raise ValueError(
+                "channel_multipliers must be one or more positive integers, "
+                f"got {self.channel_multipliers}"
+            )
+        if len(self.downsample_factors) != len(self.channel_multipliers) - 1:
+            raise ValueError(
+                f"downsample_factors needs one entry fewer than channel_multipliers, "
+                f"got {self.downsample_factors} for {self.channel_multipliers}"
+            )
+        if any(factor < 2 for factor in self.downsample_factors):
+            raise ValueError(
+                f"downsample_factors must be at least 2 each, got {self.downsample_factors}"
+            )
+        if self.image_size % self.downsampling:
+            raise ValueError(
+                f"image_size must be divisible by {self.downsampling}, the product of "
+                f"downsample_factors {self.downsample_factors}, got {self.image_size}"
+            )
+        for channels in self.level_channels:
+            if channels % self.norm_groups:
+                raise ValueError(
+                    f"every level's channels {self.level_channels} must be divisible by "
+                    f"norm_groups, got {self.norm_groups}"
+                )
+        if self.commitment_weight < 0:
+            raise ValueError(
+                f"commitment_weight must not be negative, got {self.commitment_weight}"
+            )
+        if not 0 <= self.codebook_decay < 1:
+            raise ValueError(f"codebook_decay must be in [0, 1), got {self.codebook_decay}")
+        if self.dead_code_threshold < 0:
+            raise ValueError(
+                f"dead_code_threshold must not be negative, got {self.dead_code_threshold}"
+            )
+
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of each level, finest first."""
+        return tuple(self.base_channels * multiplier for multiplier in self.channel_multipliers)
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per code along a side."""
+        return math.prod(self.downsample_factors)
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Height and width of the token grid."""
+        side = self.image_size // self.downsampling
+        return side, side
+
+
+def f16_vqgan(image_size: int = 256) -> TokenizerConfig:
+    """The published f16 VQGAN: 1024 codes of 256 dimensions, 16 pixels a code (as published)."""
+    return TokenizerConfig(
+        image_size=image_size,
+        base_channels=128,
+        channel_multipliers=(1, 1, 2, 2, 4),
+        downsample_factors=(2, 2, 2, 2),
+        num_res_blocks=2,
+        codebook_size=1024,
+        codebook_dim=256,
+    )
+
+
+def small(
+    image_size: int = 30,
+    *,
+    downsample_factors: tuple[int, ...] = (2, 3),
+    base_channels: int = 16,
+    codebook_size: int = 512,
+    codebook_dim: int = 32,
+) -> TokenizerConfig:
+    """A tokenizer for small images that trains on a laptop's CPU.
+
+    Channels double at each level. Groups hold at least four channels, since with one channel a
+    group (``base_channels`` = ``norm_groups``) every norm would erase the mean of each channel.
+    """
+    return TokenizerConfig(
+        image_size=image_size,
+        base_channels=base_channels,
+        channel_multipliers=tuple(2**level for level in range(len(downsample_factors) + 1)),
+        downsample_factors=downsample_factors,
+        codebook_size=codebook_size,
+        codebook_dim=codebook_dim,
+        norm_groups=max(base_channels // 4, 1),
+        dead_code_threshold=1.0,
+    )

@@ -1,0 +1,125 @@
+"""The tokenizer: images to grids of codes and back."""
+
+from typing import Any, NamedTuple, Self
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from vqtok.config import TokenizerConfig
+from vqtok.decoder import Decoder
+from vqtok.encoder import Encoder
+from vqtok.quantizer import Quantizer
+
+
+class TokenizerOutput(NamedTuple):
+    """What the training forward pass gives."""
+
+    reconstruction: Tensor  # (B, C, H, W), not clamped
+    commitment_loss: Tensor  # (), already weighted by config.commitment_weight
+    token_grid: Tensor  # (B, h, w) int64
+
+
+class Tokenizer(nn.Module, PyTorchModelHubMixin):
+    """A VQ tokenizer with the layers of the published f16 VQGAN.
+
+    Pixels are in [0, 1] on both sides and the network sees them unshifted (as published).
+    ``save_pretrained`` writes ``config.json`` and ``model.safetensors``; ``from_pretrained`` reads
+    them and refuses weights that do not fit.
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quantizer = Quantizer(
+            config.codebook_size,
+            config.codebook_dim,
+            decay=config.codebook_decay,
+            dead_code_threshold=config.dead_code_threshold,
+            commitment_weight=config.commitment_weight,
+        )
+        self.decoder = Decoder(config)
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Height and width of the token grid."""
+        return self.config.grid_size
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes."""
+        return self.config.codebook_size
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Turns images into tokens; never changes the codebook, in training mode neither.
+
+        Args:
+            images: (B, C, H, W) floating point in [0, 1].
+
+        Returns:
+            Token grid (B, h, w) int64 in [0, codebook_size).
+
+        Raises:
+            ValueError: if the images have another shape or are not floating point.
+        """
+        return self.quantizer.nearest(self.latent(images))
+
+    @torch.no_grad()
+    def decode(self, token_grid: Tensor) -> Tensor:
+        """Turns tokens into images.
+
+        Args:
+            token_grid: (B, h, w) int64 in [0, codebook_size).
+
+        Returns:
+            Images (B, C, H, W) clamped to [0, 1].
+
+        Raises:
+            ValueError: if the grid has another shape or holds ids outside of the codebook.
+        """
+        if token_grid.ndim != 3 or tuple(token_grid.shape[1:]) != self.grid_size:
+            raise ValueError(
+                f"expected a token grid of shape (B, {self.grid_size[0]}, {self.grid_size[1]}), "
+                f"got {tuple(token_grid.shape)}"
+            )
+        if token_grid.numel():
+            low, high = (int(value) for value in token_grid.aminmax())
+            if low < 0 or high >= self.codebook_size:
+                raise ValueError(
+                    f"token ids must be in [0, {self.codebook_size}), got {low} to {high}"
+                )
+        images: Tensor = self.decoder(self.quantizer.lookup(token_grid))
+        return images.clamp(0, 1)
+
+    def forward(self, images: Tensor) -> TokenizerOutput:
+        """Reconstructs images (B, C, H, W) in [0, 1]; in training mode the codebook learns.
+
+        Raises:
+            ValueError: if the images have another shape or are not floating point.
+        """
+        quantized = self.quantizer(self.latent(images))
+        return TokenizerOutput(
+            reconstruction=self.decoder(quantized.vectors),
+            commitment_loss=quantized.commitment_loss,
+            token_grid=quantized.token_grid,
+        )
+
+    def latent(self, images: Tensor) -> Tensor:
+        """Encoder output (B, D, h, w) before quantisation, for images (B, C, H, W) in [0, 1]."""
+        expected = (self.config.in_channels, self.config.image_size, self.config.image_size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise ValueError(
+                f"expected images of shape (B, {', '.join(map(str, expected))}), "
+                f"got {tuple(images.shape)}"
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"expected floating point images in [0, 1], got {images.dtype}")
+        latent: Tensor = self.encoder(images.to(self.encoder.conv_in.weight.dtype))
+        return latent
+
+    @classmethod
+    def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> Self:
+        # The mixin would otherwise ignore missing and unexpected weights silently.
+        return super()._from_pretrained(strict=strict, **kwargs)
