@@ -1,0 +1,70 @@
+"""What natgen asks of the objects that it is given. A leaf: imports nothing of the package."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+class LogitsModel(Protocol):
+    """A masked token model: tokens and a condition to features and logits."""
+
+    @property
+    def seq_len(self) -> int:
+        """Number of image tokens L."""
+
+    @property
+    def mask_token_id(self) -> int:
+        """Id of the mask token; the real codes are [0, mask_token_id)."""
+
+    def __call__(self, tokens: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, L) int64 and B conditions -> features (B, L, D), logits (B, L, V)."""
+
+    def null_condition(self, batch_size: int) -> Tensor:
+        """The condition of the unconditional branch, ``batch_size`` rows."""
+
+
+class GridLogitsModel(LogitsModel, Protocol):
+    """A `LogitsModel` that knows how its tokens lie on a grid."""
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """(height, width), with height * width = seq_len."""
+
+
+@runtime_checkable
+class ChecksCondition(Protocol):
+    """Optional for a `LogitsModel`: decoding asks it once, before the first step."""
+
+    def check_condition(self, condition: Tensor) -> None:
+        """Raise ValueError for a condition of a wrong shape, type or range."""
+
+
+class DecodingPolicy(Protocol):
+    """Chooses the four decoding parameters of a step."""
+
+    @property
+    def num_steps(self) -> int:
+        """Number of decoding steps T."""
+
+    def __call__(self, features: Tensor, timestep: int) -> Mapping[str, Tensor]:
+        """Features (B, L, D), timestep in [0, T) -> one (B,) tensor for each of `COMPONENTS`."""
+
+
+@runtime_checkable
+class KnowsGuidance(Protocol):
+    """Optional for a `DecodingPolicy`: spares the unconditional pass where nothing guides."""
+
+    def guidance_free(self, timestep: int) -> bool:
+        """Whether the guidance scale of this step is 0 for every sample."""
+
+
+class Engine(Protocol):
+    """What the trainer leaves to the training loop's engine."""
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Precision context around the forward pass."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradients of a scalar loss."""

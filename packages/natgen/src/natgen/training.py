@@ -1,0 +1,284 @@
+"""Masked-token training of a NAT (AutoNAT's recipe, Beta mask ratios; MaskGIT's cosine ones)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from natgen.engine import LocalEngine
+from natgen.protocols import Engine
+from natgen.transformer import NAT
+
+IGNORED = -100  # cross_entropy's marker for positions outside the loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineMask:
+    """Mask ratio cos(pi u / 2), u uniform: MaskGIT's, matched to its cosine decoding."""
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Tensor:
+        """Mask ratios (batch_size,) in [0, 1], on the generator's device."""
+        u = torch.rand(batch_size, generator=generator, device=generator.device)
+        return torch.cos(u * (math.pi / 2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaMask:
+    """Mask ratio from Beta(alpha, beta); the default is AutoNAT's, of mean 0.8."""
+
+    alpha: float = 12.0
+    beta: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.alpha <= 0 or self.beta <= 0:
+            raise ValueError(f"alpha and beta must be above 0, got {self.alpha} and {self.beta}")
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Tensor:
+        """Mask ratios (batch_size,) in [0, 1], on the generator's device."""
+        # torch.distributions.Beta takes no generator; its own building block does.
+        shape = torch.tensor([[self.alpha], [self.beta]], device=generator.device)
+        a, b = torch._standard_gamma(shape.expand(2, batch_size), generator=generator).unbind()
+        return a / (a + b)
+
+
+MaskDistribution = CosineMask | BetaMask
+
+
+@dataclass(frozen=True, kw_only=True)
+class NATTrainingConfig:
+    """Training settings; the defaults are AutoNAT's published ones.
+
+    Attributes:
+        learning_rate: AdamW's peak learning rate.
+        betas: AdamW's.
+        weight_decay: AdamW's, on all parameters, as published.
+        warmup_steps: linear warm-up from 0.
+        total_steps: end of the cosine; not used by the constant schedule.
+        lr_schedule: after the warm-up, "constant" or "cosine" down to 0 at ``total_steps``.
+        mask_distribution: from which each sample's mask ratio is drawn.
+        label_smoothing: of the cross-entropy.
+        condition_dropout: probability of the null condition, for guidance.
+        ema_decay: of the averaged weights.
+        grad_clip: largest gradient norm, or None.
+    """
+
+    learning_rate: float = 4e-4
+    betas: tuple[float, float] = (0.99, 0.99)
+    weight_decay: float = 0.03
+    warmup_steps: int = 5000
+    total_steps: int = 500_000
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    mask_distribution: MaskDistribution = BetaMask()
+    label_smoothing: float = 0.1
+    condition_dropout: float = 0.15
+    ema_decay: float = 0.9999
+    grad_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
+        if not 0 <= self.warmup_steps <= self.total_steps or self.total_steps < 1:
+            raise ValueError(
+                "need 0 <= warmup_steps <= total_steps and total_steps >= 1, "
+                f"got {self.warmup_steps} and {self.total_steps}"
+            )
+        if self.lr_schedule not in ("constant", "cosine"):
+            raise ValueError(
+                f"lr_schedule must be 'constant' or 'cosine', got {self.lr_schedule!r}"
+            )
+        for name in ("label_smoothing", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 <= self.condition_dropout <= 1:
+            raise ValueError(f"condition_dropout must be in [0, 1], got {self.condition_dropout}")
+        if self.grad_clip is not None and self.grad_clip <= 0:
+            raise ValueError(f"grad_clip must be above 0 or None, got {self.grad_clip}")
+
+    def lr_factor(self, step: int) -> float:
+        """Learning rate of update ``step`` (counted from 0), as a fraction of the peak."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        if self.lr_schedule == "constant":
+            return 1.0
+        span = max(1, self.total_steps - self.warmup_steps)
+        progress = min(1.0, (step - self.warmup_steps) / span)
+        return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def random_mask(mask_ratio: Tensor, length: int, generator: torch.Generator) -> Tensor:
+    """Masks with max(1, ceil(mask_ratio * length)) tokens each, uniformly placed.
+
+    Args:
+        mask_ratio: (B,) in [0, 1], on the generator's device.
+        length: number of tokens L.
+        generator: source of the placement.
+
+    Returns:
+        (B, L) bool, True where masked.
+    """
+    count = (mask_ratio * length).ceil().clamp(1, length)
+    noise = torch.rand(len(mask_ratio), length, generator=generator, device=generator.device)
+    rank = torch.arange(length, device=generator.device)
+    return torch.zeros_like(noise, dtype=torch.bool).scatter_(
+        1, noise.argsort(dim=1), rank < count[:, None]
+    )
+
+
+def masked_cross_entropy(
+    logits: Tensor, tokens: Tensor, masked: Tensor, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Mean loss and accuracy over the masked positions of the batch.
+
+    Args:
+        logits: (B, L, V).
+        tokens: (B, L) int64, the true codes.
+        masked: (B, L) bool, at least one True.
+        label_smoothing: in [0, 1).
+
+    Returns:
+        The loss and the accuracy, two scalars; only the loss carries a gradient.
+    """
+    targets = tokens.masked_fill(~masked, IGNORED)
+    loss = F.cross_entropy(
+        logits.flatten(0, 1).float(),
+        targets.flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=label_smoothing,
+    )
+    with torch.no_grad():
+        accuracy = (logits.argmax(dim=-1) == targets).sum() / masked.sum()
+    return loss, accuracy
+
+
+class NATTrainer:
+    """One optimizer step at a time, with an exponential moving average of the weights.
+
+    Masks and dropped conditions come from a generator of the trainer's own, which is part of its
+    state; the model's dropout uses torch's global generator, which the caller saves. With both
+    restored, a resumed training continues bit for bit.
+    """
+
+    def __init__(
+        self,
+        model: NAT,
+        config: NATTrainingConfig,
+        *,
+        seed: int,
+        engine: Engine | None = None,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.engine: Engine = engine if engine is not None else LocalEngine()
+        # On the CPU, so that a seed means the same masks on any device.
+        self.generator = torch.Generator().manual_seed(seed)
+        self.optimizer = AdamW(
+            model.parameters(),
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.scheduler = LambdaLR(self.optimizer, config.lr_factor)
+        average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+        self._ema = AveragedModel(model, multi_avg_fn=average)
+        self._ema.eval()
+        self.num_updates = 0
+
+    @property
+    def ema_model(self) -> NAT:
+        """The averaged model, in evaluation mode; the initial one before the first step."""
+        return cast(NAT, self._ema.module)
+
+    def step(self, tokens: Tensor, condition: Tensor) -> dict[str, float]:
+        """One update.
+
+        Args:
+            tokens: (B, L) or (B, h, w) int64 codes in [0, V).
+            condition: labels (B,) int64 or text features (B, N, C).
+
+        Returns:
+            "loss" (with label smoothing), "accuracy" and "mask_ratio" over the batch, "grad_norm"
+            before clipping, "lr" of this update.
+        """
+        self.model.train()
+        tokens = tokens.flatten(1)
+        masked = self._masks(tokens, self.generator)
+        condition = self._drop_condition(condition)
+        with self.engine.autocast():
+            logits = self.model(tokens.masked_fill(masked, self.model.mask_token_id), condition)[1]
+        loss, accuracy = masked_cross_entropy(logits, tokens, masked, self.config.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.engine.backward(loss)
+        grad_norm = torch.nn.utils.clip_grad_norm_(
+            self.model.parameters(), self.config.grad_clip or math.inf
+        )
+        lr = float(self.scheduler.get_last_lr()[0])
+        self.optimizer.step()
+        self.scheduler.step()
+        self._ema.update_parameters(self.model)
+        self.num_updates += 1
+        scalars = [loss.detach(), accuracy, masked.float().mean(), grad_norm]
+        values = torch.stack(scalars).tolist()  # one transfer from the device
+        return dict(zip(("loss", "accuracy", "mask_ratio", "grad_norm"), values, strict=True), lr=lr)
+
+    @torch.no_grad()
+    def evaluate_loss(
+        self, tokens: Tensor, condition: Tensor, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Loss and accuracy of the averaged model, without smoothing or dropped conditions.
+
+        Args:
+            tokens: (B, L) or (B, h, w) int64 codes in [0, V).
+            condition: labels (B,) int64 or text features (B, N, C).
+            generator: on the CPU; equal states give equal masks.
+
+        Returns:
+            "loss" and "accuracy".
+        """
+        tokens = tokens.flatten(1)
+        masked = self._masks(tokens, generator)
+        with self.engine.autocast():
+            inputs = tokens.masked_fill(masked, self.ema_model.mask_token_id)
+            logits = self.ema_model(inputs, condition).logits
+        loss, accuracy = masked_cross_entropy(logits, tokens, masked)
+        return {"loss": loss.item(), "accuracy": accuracy.item()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and builtins only: `torch.load(weights_only=True)` reads it."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": self._ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "generator": self.generator.get_state(),
+            "num_updates": self.num_updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.model.load_state_dict(state["model"])
+        self._ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.generator.set_state(state["generator"].cpu())
+        self.num_updates = state["num_updates"]
+
+    def _masks(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        batch_size, length = tokens.shape
+        ratio = self.config.mask_distribution.sample(batch_size, generator)
+        return random_mask(ratio, length, generator).to(tokens.device)
+
+    def _drop_condition(self, condition: Tensor) -> Tensor:
+        """Replace each sample's condition by the null one with the configured probability."""
+        size = len(condition)
+        dropped = torch.rand(size, generator=self.generator) < self.config.condition_dropout
+        dropped = dropped.to(condition.device).view(size, *[1] * (condition.ndim - 1))
+        return torch.where(dropped, self.model.null_condition(size), condition)
