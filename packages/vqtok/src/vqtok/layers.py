@@ -10,7 +10,7 @@ def group_norm(channels: int, groups: int) -> nn.GroupNorm:
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions and a residual connection, (B, C, H, W) to (B, C', H, W).
+    """Two normalised 3x3 convolutions and a residual connection.
 
     As published, where the channel counts differ the shortcut transforms the *result* of the
     convolutions and the input is not added at all.
@@ -29,10 +29,10 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
+        """Maps (B, C, H, W) to (B, C', H, W)."""
+        h: Tensor = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
-        residual: Tensor = x if self.shortcut is None else self.shortcut(h)
-        return residual + h
+        return h + (x if self.shortcut is None else self.shortcut(h))
 
 
 def residual_blocks(
@@ -56,5 +56,6 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to (B, C, factor H, factor W)."""
         out: Tensor = self.conv(F.interpolate(x, scale_factor=self.factor, mode="nearest"))
         return out

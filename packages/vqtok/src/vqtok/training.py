@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
@@ -131,9 +130,8 @@ class TokenizerTrainer:
             weight_decay=config.weight_decay,
         )
         self._scheduler = LambdaLR(self._optimizer, config.learning_rate_factor)
-        self._ema = AveragedModel(
-            tokenizer, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)
-        ).eval()
+        average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]  # torch
+        self._ema = AveragedModel(tokenizer, multi_avg_fn=average).eval()
 
     @property
     def ema_tokenizer(self) -> Tokenizer:
