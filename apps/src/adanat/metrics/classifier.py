@@ -152,7 +152,7 @@ def train_classifier(
         optimizer.step()
         schedule.step()
         if on_step is not None:
-            on_step(step, float(loss))
+            on_step(step, loss.item())
     return model.eval()
 
 
