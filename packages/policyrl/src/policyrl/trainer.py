@@ -1,0 +1,232 @@
+"""The PPO trainer: plays episodes, updates policy and value network, resumes exactly."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from policyrl.advantages import Targets, compute_targets, explained_variance
+from policyrl.engine import LocalEngine
+from policyrl.policy import GaussianPolicy
+from policyrl.ppo import PPOConfig, PPOLoss, ppo_loss
+from policyrl.protocols import Engine, Environment, RewardModel
+from policyrl.rollout import Rollout, collect, concatenate
+
+
+class PPOTrainer:
+    """Alternate `collect` and `update`.
+
+    Episodes are numbered 0, 1, 2, ... over the whole run. Exploration noise and minibatch order
+    come from one generator on the CPU, saved with the state; a resumed trainer continues as if
+    never stopped. With several processes every one has its own trainer, with its own seed.
+
+    Args:
+        policy: the actor; trained in place.
+        value_network: the critic, maps an observation of B rows to (B, 1); trained in place.
+        config: hyper-parameters.
+        engine: precision, backward pass and processes; default one process in full precision.
+        seed: of exploration and minibatch order.
+    """
+
+    def __init__(
+        self,
+        policy: GaussianPolicy,
+        value_network: nn.Module,
+        config: PPOConfig,
+        engine: Engine | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.policy = policy
+        self.value_network = value_network
+        self.config = config
+        self.engine: Engine = LocalEngine() if engine is None else engine
+        self.num_updates = 0
+        self.num_episodes = 0
+        self._generator = torch.Generator().manual_seed(seed)
+        value_rate = config.value_learning_rate or config.learning_rate
+        groups: list[dict[str, Any]] = [
+            {"params": list(policy.network.parameters())},
+            {"params": list(value_network.parameters()), "lr": value_rate},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
+
+    def collect(
+        self,
+        env: Environment,
+        num_episodes: int,
+        reward_model: RewardModel | None = None,
+        *,
+        batch_size: int | None = None,
+        feature_dtype: torch.dtype | None = None,
+        storage_device: torch.device | str | None = None,
+    ) -> Rollout:
+        """Play the next episodes with this update's exploration std.
+
+        Args:
+            env: the environment, reset for every batch.
+            num_episodes: how many episodes to play.
+            reward_model: judges the outcome of each batch, see `policyrl.collect`.
+            batch_size: episodes at a time; default all at once.
+            feature_dtype: type in which observations are kept, see `policyrl.collect`.
+            storage_device: where observations are kept, see `policyrl.collect`.
+        """
+        if num_episodes < 1:
+            raise ValueError(f"num_episodes is {num_episodes}, must be at least 1")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, must be at least 1")
+        std = self.config.std_at(self.num_updates)
+        if std is not None:
+            self.policy.set_std(std)
+        first = self.num_episodes
+        episodes = torch.arange(first, first + num_episodes, device=self.policy.std.device)
+        rollouts = []
+        with self.engine.autocast():
+            for batch in torch.split(episodes, batch_size or num_episodes):
+                rollouts.append(
+                    collect(
+                        env,
+                        self.policy,
+                        self.value_network,
+                        batch,
+                        self._generator,
+                        reward_model=reward_model,
+                        feature_dtype=feature_dtype,
+                        storage_device=storage_device,
+                    )
+                )
+        self.num_episodes += num_episodes
+        return concatenate(rollouts)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Improve both networks on one rollout: `update_epochs` passes over its decisions.
+
+        Returns:
+            loss, policy_loss, value_loss, entropy, approx_kl, clip_fraction and grad_norm as means
+            over the last pass, before its optimizer steps; explained_variance of the values at
+            collection time; reward_mean and reward_std (population) over episodes; std; epochs,
+            the passes begun.
+
+        Raises:
+            FloatingPointError: on a loss that is not finite; that optimizer step is not taken.
+            ValueError: where processes hold unequal numbers of decisions.
+        """
+        config, gather = self.config, self.engine.gather
+        targets = compute_targets(
+            rollout.rewards,
+            rollout.values,
+            rollout.valid,
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+            normalize_returns=config.normalize_returns,
+            normalize_advantages=config.normalize_advantages,
+            gather=gather,
+        )
+        valid = rollout.valid.flatten().nonzero().squeeze(1)
+        counts = gather(torch.tensor([len(valid)], device=valid.device))
+        if counts.min() != counts.max() or len(valid) < config.num_minibatches:
+            raise ValueError(
+                f"the processes hold {counts.tolist()} decisions, must be equal and at least "
+                f"num_minibatches ({config.num_minibatches})"
+            )
+        means: dict[str, float] = {}
+        epochs = 0
+        stop = False
+        while epochs < config.update_epochs and not stop:
+            epochs += 1
+            history: list[dict[str, float]] = []
+            for minibatch in self._minibatches(valid):
+                metrics = self._backward(rollout, targets, minibatch)
+                stop = (
+                    config.target_kl is not None and metrics["approx_kl"] > 1.5 * config.target_kl
+                )
+                metrics["grad_norm"] = self._step(take=not stop)
+                history.append(metrics)
+                if stop:
+                    break
+            means = {key: sum(m[key] for m in history) / len(history) for key in history[0]}
+        self.num_updates += 1
+        rewards = gather(rollout.episode_rewards)
+        means["explained_variance"] = explained_variance(
+            gather(rollout.values[rollout.valid]), gather(targets.returns[rollout.valid])
+        )
+        means["reward_mean"] = rewards.mean().item()
+        means["reward_std"] = rewards.std(correction=0).item()
+        means["std"] = self.policy.std.item()
+        means["epochs"] = float(epochs)
+        return means
+
+    def _minibatches(self, indices: Tensor) -> Iterator[Tensor]:
+        if self.config.num_minibatches == 1:
+            yield indices
+            return
+        order = torch.randperm(len(indices), generator=self._generator).to(indices.device)
+        yield from indices[order].tensor_split(self.config.num_minibatches)
+
+    def _backward(self, rollout: Rollout, targets: Targets, indices: Tensor) -> dict[str, float]:
+        """Accumulate the gradients of one minibatch, chunk by chunk; returns the loss parts."""
+        self.optimizer.zero_grad(set_to_none=True)
+        device = self.policy.std.device
+        # Observations may be stored elsewhere, all else lies with the policy.
+        sums = torch.zeros(len(PPOLoss._fields), device=device)
+        for chunk in torch.split(indices, self.config.chunk_size or len(indices)):
+            observation = {
+                key: tensor.flatten(0, 1)[chunk.to(tensor.device)].to(device)
+                for key, tensor in rollout.observations.items()
+            }
+            with self.engine.autocast():
+                log_probs, entropy = self.policy.log_prob_entropy(
+                    observation, rollout.raw_actions.flatten(0, 1)[chunk]
+                )
+                values = self.value_network(observation).squeeze(-1).float()
+            parts = ppo_loss(
+                log_probs=log_probs,
+                old_log_probs=rollout.log_probs.flatten()[chunk],
+                advantages=targets.advantages.flatten()[chunk],
+                values=values,
+                returns=targets.returns.flatten()[chunk],
+                entropy=entropy,
+                clip_range=self.config.clip_range,
+                vf_coef=self.config.vf_coef,
+                ent_coef=self.config.ent_coef,
+            )
+            share = len(chunk) / len(indices)
+            self.engine.backward(parts.loss * share)
+            sums += torch.stack([part.detach() for part in parts]) * share
+        means = self.engine.gather(sums[None]).mean(dim=0)
+        return dict(zip(PPOLoss._fields, means.tolist(), strict=True))
+
+    def _step(self, *, take: bool) -> float:
+        """One optimizer step, if it is to be taken; returns the gradient norm before clipping."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        limit = self.config.max_grad_norm
+        norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit).item()
+        if not norm < float("inf"):
+            raise FloatingPointError(
+                f"the gradient norm is {norm} in update {self.num_updates}; "
+                "look for rewards or observations that are not finite"
+            )
+        if take:
+            self.optimizer.step()
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `update` and `collect` change, as tensors and builtins."""
+        return {
+            "policy": self.policy.state_dict(),
+            "value_network": self.value_network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "num_updates": self.num_updates,
+            "num_episodes": self.num_episodes,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict` of a trainer of the same sizes."""
+        self.policy.load_state_dict(state["policy"])
+        self.value_network.load_state_dict(state["value_network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["generator"].cpu())
+        self.num_updates = state["num_updates"]
+        self.num_episodes = state["num_episodes"]
