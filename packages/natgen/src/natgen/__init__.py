@@ -1,18 +1,92 @@
 """natgen: non-autoregressive (masked) token transformers, their training and parallel decoding."""
 
-from natgen.training import BetaMask, CosineMask, NATTrainer, NATTrainingConfig
+from natgen.checkpoint import import_uvit
+from natgen.decoding import (
+    DecodingState,
+    Generation,
+    Observation,
+    StepRecord,
+    apply,
+    generate,
+    init_state,
+    observe,
+    step,
+)
+from natgen.engine import LocalEngine
+from natgen.environment import DecodingEnvironment
+from natgen.noise import NoiseSource, StepNoise, philox
+from natgen.protocols import (
+    ChecksCondition,
+    DecodingPolicy,
+    Engine,
+    GridLogitsModel,
+    KnowsGuidance,
+    LogitsModel,
+)
+from natgen.sampling import confidence, draw, guide, remask
+from natgen.schedules import (
+    COMPONENTS,
+    StaticSchedule,
+    autonat_l8,
+    constant,
+    maskgit_cosine,
+    published,
+)
+from natgen.training import (
+    BetaMask,
+    CosineMask,
+    MaskDistribution,
+    NATTrainer,
+    NATTrainingConfig,
+    masked_cross_entropy,
+    random_mask,
+)
 from natgen.transformer import NAT, NATConfig, NATOutput, nat_b, nat_l, nat_s, nat_text
 
 __all__ = [
+    "COMPONENTS",
     "NAT",
     "BetaMask",
+    "ChecksCondition",
     "CosineMask",
+    "DecodingEnvironment",
+    "DecodingPolicy",
+    "DecodingState",
+    "Engine",
+    "Generation",
+    "GridLogitsModel",
+    "KnowsGuidance",
+    "LocalEngine",
+    "LogitsModel",
+    "MaskDistribution",
     "NATConfig",
     "NATOutput",
     "NATTrainer",
     "NATTrainingConfig",
+    "NoiseSource",
+    "Observation",
+    "StaticSchedule",
+    "StepNoise",
+    "StepRecord",
+    "apply",
+    "autonat_l8",
+    "confidence",
+    "constant",
+    "draw",
+    "generate",
+    "guide",
+    "import_uvit",
+    "init_state",
+    "masked_cross_entropy",
+    "maskgit_cosine",
     "nat_b",
     "nat_l",
     "nat_s",
     "nat_text",
+    "observe",
+    "philox",
+    "published",
+    "random_mask",
+    "remask",
+    "step",
 ]

@@ -225,9 +225,14 @@ class NATTrainer:
         self.scheduler.step()
         self._ema.update_parameters(self.model)
         self.num_updates += 1
-        scalars = [loss.detach(), accuracy, masked.float().mean(), grad_norm]
-        values = torch.stack(scalars).tolist()  # one transfer from the device
-        return dict(zip(("loss", "accuracy", "mask_ratio", "grad_norm"), values, strict=True), lr=lr)
+        scalars = {
+            "loss": loss.detach(),
+            "accuracy": accuracy,
+            "mask_ratio": masked.float().mean(),
+            "grad_norm": grad_norm,
+        }
+        values = torch.stack(tuple(scalars.values())).tolist()  # one transfer from the device
+        return dict(zip(scalars, values, strict=True), lr=lr)
 
     @torch.no_grad()
     def evaluate_loss(

@@ -119,9 +119,7 @@ class TokenHead(nn.Module):
         return F.linear(self.norm(F.gelu(self.fc(features))), table, self.bias)
 
 
-class NAT(
-    nn.Module, PyTorchModelHubMixin, library_name="natgen", tags=["masked-image-generation"]
-):
+class NAT(nn.Module, PyTorchModelHubMixin, library_name="natgen", tags=["masked-image-generation"]):
     """U-ViT with long skips over ``num_context_tokens`` context tokens and L image tokens.
 
     There is no time token: how much is masked is read off the tokens themselves. Sizes and layer

@@ -1,0 +1,205 @@
+"""Parallel decoding: a typed state and plain functions of (model, policy, state, noise).
+
+A step looks at the network's output (`observe`), lets the policy choose the four decoding
+parameters, draws every masked token and masks the least confident of them again (`apply`). T steps
+take exactly T network passes. Published AdaNAT takes 2T + 1; here both branches of the guidance
+share one batch, the first step (which sees masks alone) runs once per distinct condition, and no
+pass follows the last draw.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from natgen.noise import DRAW_STREAM, NoiseSource
+from natgen.protocols import ChecksCondition, DecodingPolicy, KnowsGuidance, LogitsModel
+from natgen.sampling import confidence, draw, guide, remask
+from natgen.schedules import COMPONENTS
+
+
+class DecodingState(NamedTuple):
+    """Where the decoding of a batch stands before step ``timestep``."""
+
+    tokens: Tensor  # (B, L) int64, the next input; at timestep 0 all mask tokens
+    drawn: Tensor  # (B, L) int64, the last full draw; at timestep 0 all mask tokens
+    condition: Tensor  # (B,) labels or (B, N, C) text features
+    sample_indices: Tensor  # (B,) int64, the samples' keys to the noise
+    timestep: int  # steps done
+    num_rows: int  # sequences sent through the network so far, both branches counted
+
+
+class Observation(NamedTuple):
+    """What one network pass shows."""
+
+    features: Tensor  # (B, L, D) of the conditional branch
+    cond_logits: Tensor  # (B, L, V)
+    uncond_logits: Tensor  # (B, L, V); the conditional ones where nothing guides
+    num_rows: int  # sequences sent through the network for it
+
+
+class StepRecord(NamedTuple):
+    """One step of a recorded generation."""
+
+    tokens: Tensor  # (B, L) int64 after re-masking; after the last step the full draw
+    drawn: Tensor  # (B, L) int64, what the image would be if decoding stopped here
+
+
+class Generation(NamedTuple):
+    """A finished batch."""
+
+    tokens: Tensor  # (B, L) int64 in [0, V), the last step's full draw
+    parameters: Tensor  # (B, T, 4) as the policy chose them, in the order of COMPONENTS
+    steps: tuple[StepRecord, ...]  # T records, or none without ``record``
+    num_passes: float  # sequences sent through the network per sample, as counted
+
+
+def init_state(model: LogitsModel, condition: Tensor, sample_indices: Tensor) -> DecodingState:
+    """All tokens masked.
+
+    Args:
+        model: asked for lengths and ids, and to check the condition if it can.
+        condition: (B,) labels or (B, N, C) text features, on the model's device.
+        sample_indices: (B,) int64, at least 0: which noise each sample gets.
+
+    Raises:
+        ValueError: sizes differ, the batch is empty, or the model refuses the condition.
+    """
+    size = condition.shape[0] if condition.ndim else 0
+    if size == 0 or tuple(sample_indices.shape) != (size,):
+        raise ValueError(
+            "need one sample index for each of at least one condition, got shapes "
+            f"{tuple(sample_indices.shape)} and {tuple(condition.shape)}"
+        )
+    if isinstance(model, ChecksCondition):
+        model.check_condition(condition)
+    tokens = torch.full(
+        (size, model.seq_len), model.mask_token_id, dtype=torch.int64, device=condition.device
+    )
+    return DecodingState(tokens, tokens, condition, sample_indices.to(condition.device), 0, 0)
+
+
+def observe(model: LogitsModel, state: DecodingState, *, guided: bool = True) -> Observation:
+    """Run both branches in one batch; the first step runs each distinct condition once.
+
+    Args:
+        model: the network.
+        state: as of the step to come.
+        guided: whether the unconditional branch is needed.
+    """
+    if state.timestep == 0:
+        return _observe_blank(model, state, guided)
+    if not guided:
+        features, logits = model(state.tokens, state.condition)
+        return Observation(features, logits, logits, len(state.tokens))
+    size = len(state.tokens)
+    features, logits = model(
+        torch.cat([state.tokens, state.tokens]),
+        torch.cat([state.condition, model.null_condition(size)]),
+    )
+    return Observation(features[:size], logits[:size], logits[size:], 2 * size)
+
+
+def apply(
+    state: DecodingState,
+    observation: Observation,
+    parameters: Mapping[str, Tensor],
+    noise: NoiseSource,
+    *,
+    last: bool = False,
+) -> DecodingState:
+    """Draw the masked tokens and mask the least confident of them again.
+
+    Args:
+        state: before the step.
+        observation: of that state.
+        parameters: (B,) tensors by the names of `COMPONENTS`.
+        noise: source of the step's numbers.
+        last: reveal everything; mask ratio and re-mask temperature then have no effect.
+    """
+    mask_token_id = observation.cond_logits.shape[-1]  # one past the last code
+    masked = state.tokens == mask_token_id
+    guided = guide(observation.cond_logits, observation.uncond_logits, parameters["guidance_scale"])
+    length, t = state.tokens.shape[1], state.timestep
+    temperature = parameters["sampling_temperature"]
+    if last:
+        uniforms = noise.uniform(state.sample_indices, t, DRAW_STREAM, length)
+        proposal = draw(guided, temperature, uniforms)
+        tokens = drawn = torch.where(masked, proposal, state.tokens)
+    else:
+        uniforms, gumbel = noise.step(state.sample_indices, t, length)
+        proposal = draw(guided, temperature, uniforms)
+        drawn = torch.where(masked, proposal, state.tokens)
+        certainty = confidence(guided, drawn, masked, parameters["remask_temperature"], gumbel)
+        tokens = remask(drawn, certainty, parameters["mask_ratio"], mask_token_id)
+    return state._replace(
+        tokens=tokens,
+        drawn=drawn,
+        timestep=t + 1,
+        num_rows=state.num_rows + observation.num_rows,
+    )
+
+
+def step(
+    model: LogitsModel, policy: DecodingPolicy, state: DecodingState, noise: NoiseSource
+) -> tuple[DecodingState, Mapping[str, Tensor]]:
+    """One decoding step; also returns the parameters that the policy chose."""
+    t = state.timestep
+    guided = not (isinstance(policy, KnowsGuidance) and policy.guidance_free(t))
+    observation = observe(model, state, guided=guided)
+    parameters = policy(observation.features, t)
+    last = t + 1 == policy.num_steps
+    return apply(state, observation, parameters, noise, last=last), parameters
+
+
+@torch.no_grad()
+def generate(
+    model: LogitsModel,
+    policy: DecodingPolicy,
+    condition: Tensor,
+    *,
+    sample_indices: Tensor,
+    noise: NoiseSource,
+    record: bool = False,
+) -> Generation:
+    """Decode a batch from masks alone.
+
+    Args:
+        model: in evaluation mode.
+        policy: chooses the decoding parameters, and the number of steps T.
+        condition: (B,) labels or (B, N, C) text features, on the model's device.
+        sample_indices: (B,) int64; a sample's noise depends on its index, never on the batch.
+        noise: the run's noise.
+        record: keep the tokens of every step.
+
+    Raises:
+        ValueError: see `init_state`.
+    """
+    state = init_state(model, condition, sample_indices)
+    chosen, records = [], []
+    for _ in range(policy.num_steps):
+        state, parameters = step(model, policy, state, noise)
+        chosen.append(torch.stack([parameters[name] for name in COMPONENTS], dim=-1))
+        if record:
+            records.append(StepRecord(state.tokens, state.drawn))
+    return Generation(
+        tokens=state.drawn,
+        parameters=torch.stack(chosen, dim=1),
+        steps=tuple(records),
+        num_passes=state.num_rows / len(state.tokens),
+    )
+
+
+def _observe_blank(model: LogitsModel, state: DecodingState, guided: bool) -> Observation:
+    """The first step: with masks alone, the output depends on nothing but the condition."""
+    size = len(state.tokens)
+    if state.condition.ndim == 1:
+        distinct, inverse = torch.unique(state.condition, return_inverse=True)
+    else:  # captions hardly ever repeat, and comparing their features costs
+        distinct, inverse = state.condition, torch.arange(size, device=state.condition.device)
+    rows = torch.cat([distinct, model.null_condition(1)]) if guided else distinct
+    features, logits = model(state.tokens[:1].expand(len(rows), -1), rows)
+    cond_logits = logits[inverse]
+    uncond_logits = logits[-1:].expand_as(cond_logits) if guided else cond_logits
+    return Observation(features[inverse], cond_logits, uncond_logits, len(rows))

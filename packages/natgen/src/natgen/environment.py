@@ -1,0 +1,126 @@
+"""Decoding as a Markov decision process: a batch of generations in lockstep (AdaNAT, sec. 3)."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from natgen.decoding import DecodingState, Observation, apply, init_state, observe
+from natgen.noise import NoiseSource
+from natgen.protocols import GridLogitsModel
+from natgen.schedules import COMPONENTS
+
+
+class DecodingEnvironment:
+    """An episode is the generation of one image, an action the four parameters of a step.
+
+    The reward is 0 throughout: a reward model judges the `outcome`. An episode's index is its key
+    to the condition and to the noise, so that episodes do not depend on how they are batched.
+
+    Args:
+        model: in evaluation mode; never differentiated.
+        num_steps: decoding steps T of an episode.
+        conditions: episode indices (B,) int64 -> labels (B,) or text features (B, N, C), on the
+            model's device.
+        noise: the run's noise.
+    """
+
+    def __init__(
+        self,
+        model: GridLogitsModel,
+        *,
+        num_steps: int,
+        conditions: Callable[[Tensor], Tensor],
+        noise: NoiseSource,
+    ) -> None:
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        self._model = model
+        self._num_steps = num_steps
+        self._conditions = conditions
+        self._noise = noise
+        self._current: tuple[DecodingState, Observation] | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """Length T of every episode."""
+        return self._num_steps
+
+    @torch.no_grad()
+    def reset(self, episodes: Tensor) -> dict[str, Tensor]:
+        """Start episodes.
+
+        Args:
+            episodes: (B,) int64 indices, at least 0.
+
+        Returns:
+            "features" (B, L, D) and "timestep" (B,) int64, all 0.
+        """
+        state = init_state(self._model, self._conditions(episodes), episodes)
+        observation = observe(self._model, state)
+        self._current = state, observation
+        return self._view(observation, 0)
+
+    @torch.no_grad()
+    def step(self, action: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Decode one step.
+
+        Args:
+            action: activated values, (B,) by the names of `COMPONENTS`.
+
+        Returns:
+            The observation, the reward (B,) of zeros, and whether the episodes have ended (B,)
+            bool. The last step is followed by no network pass: it repeats its observation.
+
+        Raises:
+            RuntimeError: before `reset`, or after the last step.
+            KeyError: a component is missing.
+        """
+        state, observation = self._started()
+        if state.timestep >= self._num_steps:
+            raise RuntimeError(f"the episodes ended after {self._num_steps} steps; call reset()")
+        missing = [name for name in COMPONENTS if name not in action]
+        if missing:
+            raise KeyError(f"the action lacks {missing}; it has {sorted(action)}")
+        ends = state.timestep + 1 == self._num_steps
+        state = apply(state, observation, action, self._noise, last=ends)
+        if not ends:
+            observation = observe(self._model, state)
+        self._current = state, observation
+        view = self._view(observation, min(state.timestep, self._num_steps - 1))
+        reward = torch.zeros(len(state.tokens), device=state.tokens.device)
+        return view, reward, torch.full_like(reward, ends, dtype=torch.bool)
+
+    def outcome(self) -> dict[str, Tensor]:
+        """The finished images.
+
+        Returns:
+            "tokens" (B, h, w) int64, and the condition as "labels" (B,) or, for text, "context"
+            (B, N, C).
+
+        Raises:
+            RuntimeError: the episodes have not ended.
+        """
+        state, _ = self._started()
+        if state.timestep < self._num_steps:
+            raise RuntimeError(
+                f"the episodes are at step {state.timestep} of {self._num_steps}: no outcome yet"
+            )
+        condition_name = "labels" if state.condition.ndim == 1 else "context"
+        return {
+            "tokens": state.drawn.view(-1, *self._model.grid_size),
+            condition_name: state.condition,
+        }
+
+    def _started(self) -> tuple[DecodingState, Observation]:
+        if self._current is None:
+            raise RuntimeError("call reset() first")
+        return self._current
+
+    @staticmethod
+    def _view(observation: Observation, timestep: int) -> dict[str, Tensor]:
+        features = observation.features
+        return {
+            "features": features,
+            "timestep": features.new_full((len(features),), timestep, dtype=torch.int64),
+        }
