@@ -1,0 +1,127 @@
+"""What is measured: sizes of the models, batches and decoding."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from natgen import NATConfig, nat_l, nat_s
+from vqtok import TokenizerConfig, f16_vqgan, small
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Sizes of one benchmark.
+
+    Attributes:
+        name: as given on the command line.
+        description: one line for `--help`.
+        tokenizer: the image tokenizer.
+        nat: the transformer; its codes and grid are the tokenizer's.
+        policy_hidden_dim: width of the policy network.
+        batch_size: samples per call.
+        num_steps: decoding lengths T of whole generations.
+        backbone_size: side to which the reward resizes images.
+    """
+
+    name: str
+    description: str
+    tokenizer: TokenizerConfig
+    nat: NATConfig
+    policy_hidden_dim: int
+    batch_size: int
+    num_steps: tuple[int, ...] = (4, 8)
+    backbone_size: int
+
+    def __post_init__(self) -> None:
+        if self.nat.grid_size != self.tokenizer.grid_size:
+            raise ValueError(
+                f"preset {self.name!r}: the NAT's grid is {self.nat.grid_size}, "
+                f"the tokenizer's {self.tokenizer.grid_size}; they must be equal"
+            )
+        if self.nat.codebook_size != self.tokenizer.codebook_size:
+            raise ValueError(
+                f"preset {self.name!r}: the NAT has {self.nat.codebook_size} codes, "
+                f"the tokenizer {self.tokenizer.codebook_size}; they must be equal"
+            )
+        if self.nat.num_classes is None:
+            raise ValueError(f"preset {self.name!r}: only class conditions are measured")
+        if self.batch_size < 1 or not self.num_steps or min(self.num_steps) < 1:
+            raise ValueError(
+                f"preset {self.name!r}: batch_size and num_steps must be positive, "
+                f"got {self.batch_size} and {self.num_steps}"
+            )
+
+
+def tiny() -> Preset:
+    """Seconds for the whole suite: says that it runs, nothing about speed."""
+    tokenizer = small(16, downsample_factors=(2, 2), base_channels=8, codebook_size=32)
+    return Preset(
+        name="tiny",
+        description="a few seconds in all; for the tests of the suite itself",
+        tokenizer=tokenizer,
+        nat=NATConfig(
+            codebook_size=tokenizer.codebook_size,
+            grid_size=tokenizer.grid_size,
+            embed_dim=32,
+            depth=2,
+            num_heads=2,
+            num_classes=10,
+        ),
+        policy_hidden_dim=32,
+        batch_size=4,
+        backbone_size=32,
+    )
+
+
+def laptop() -> Preset:
+    """The sizes of the Fashion-MNIST recipe: 30 pixels, a few tokens, a small NAT."""
+    tokenizer = small(30, downsample_factors=(2, 3), codebook_size=256)
+    return Preset(
+        name="laptop",
+        description="30 px images, 5x5 tokens, NAT of width 192; a minute or two on two CPU cores",
+        tokenizer=tokenizer,
+        nat=NATConfig(
+            codebook_size=tokenizer.codebook_size,
+            grid_size=tokenizer.grid_size,
+            embed_dim=192,
+            depth=6,
+            num_heads=6,
+            num_classes=10,
+        ),
+        policy_hidden_dim=128,
+        batch_size=128,
+        backbone_size=64,
+    )
+
+
+def imagenet256_s() -> Preset:
+    """ImageNet at 256 pixels with the small published NAT."""
+    return Preset(
+        name="imagenet256-s",
+        description="256 px images, 16x16 tokens, the published small NAT; wants a GPU",
+        tokenizer=f16_vqgan(),
+        nat=nat_s(),
+        policy_hidden_dim=512,
+        batch_size=64,
+        backbone_size=224,
+    )
+
+
+def imagenet256_l() -> Preset:
+    """ImageNet at 256 pixels with the large published NAT."""
+    return Preset(
+        name="imagenet256-l",
+        description="256 px images, 16x16 tokens, the published large NAT; wants a GPU",
+        tokenizer=f16_vqgan(),
+        nat=nat_l(),
+        policy_hidden_dim=512,
+        batch_size=64,
+        backbone_size=224,
+    )
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {
+    "tiny": tiny,
+    "laptop": laptop,
+    "imagenet256-s": imagenet256_s,
+    "imagenet256-l": imagenet256_l,
+}

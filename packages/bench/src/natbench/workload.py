@@ -1,0 +1,95 @@
+"""The models and inputs of a preset, with random weights, on one device."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from advreward import (
+    AdversarialReward,
+    Discriminator,
+    DiscriminatorConfig,
+    FrozenFeatures,
+    efficientnet_lite,
+)
+from natgen import NAT, NoiseSource, StaticSchedule, published
+from policyrl import GaussianPolicy, PolicyNetwork, PolicyNetworkConfig, decoding_spec
+from torch import Tensor
+from vqtok import Tokenizer
+
+from natbench.presets import Preset
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """Everything that a suite calls. Weights are random: speed does not depend on them."""
+
+    preset: Preset
+    device: torch.device
+    precision: Precision
+    nat: NAT
+    tokenizer: Tokenizer
+    backbone: FrozenFeatures
+    reward: AdversarialReward
+    labels: Tensor
+    """(B,) int64."""
+    noise: NoiseSource
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision that was asked for."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def timed(self, function: Callable[[], object]) -> Callable[[], None]:
+        """`function` in the asked precision, returning only when the device has finished."""
+
+        def call() -> None:
+            with self.autocast():
+                function()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+
+        return call
+
+    def schedule(self, num_steps: int) -> StaticSchedule:
+        """The published hand-made schedule."""
+        return published(num_steps)
+
+    def policy(self, num_steps: int) -> GaussianPolicy:
+        """An untrained policy around the published schedule."""
+        config = PolicyNetworkConfig(
+            feature_dim=self.preset.nat.embed_dim,
+            grid_size=self.preset.nat.grid_size,
+            num_outputs=4,
+            hidden_dim=self.preset.policy_hidden_dim,
+        )
+        spec = decoding_spec(self.schedule(num_steps).values.cpu())
+        return GaussianPolicy(PolicyNetwork(config), spec).eval().to(self.device)
+
+
+def build_workload(preset: Preset, device: torch.device, precision: Precision) -> Workload:
+    """Makes the models of a preset with seeded random weights."""
+    torch.manual_seed(0)
+    num_classes = preset.nat.num_classes
+    nat = NAT(preset.nat).eval().to(device)
+    tokenizer = Tokenizer(preset.tokenizer).eval().to(device)
+    backbone = efficientnet_lite("lite0", input_size=preset.backbone_size).to(device)
+    discriminator = Discriminator(
+        DiscriminatorConfig(channels=backbone.channels, num_classes=num_classes)
+    ).to(device)
+    labels = torch.arange(preset.batch_size, device=device) % (num_classes or 1)
+    return Workload(
+        preset=preset,
+        device=device,
+        precision=precision,
+        nat=nat,
+        tokenizer=tokenizer,
+        backbone=backbone,
+        reward=AdversarialReward(backbone, discriminator),
+        labels=labels,
+        noise=NoiseSource(0),
+    )

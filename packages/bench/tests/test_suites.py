@@ -1,0 +1,60 @@
+"""The suites run, and their results say where they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from natbench import PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_carries_its_name(name: str) -> None:
+    assert PRESETS[name]().name == name
+
+
+def test_preset_whose_grids_differ_is_refused() -> None:
+    tiny = PRESETS["tiny"]()
+    with pytest.raises(ValueError, match=r"grid is \(2, 2\), the tokenizer's \(4, 4\)"):
+        dataclasses.replace(tiny, nat=dataclasses.replace(tiny.nat, grid_size=(2, 2)))
+
+
+def test_preset_whose_codebooks_differ_is_refused() -> None:
+    tiny = PRESETS["tiny"]()
+    with pytest.raises(ValueError, match="has 7 codes, the tokenizer 32"):
+        dataclasses.replace(tiny, nat=dataclasses.replace(tiny.nat, codebook_size=7))
+
+
+@pytest.mark.slow
+def test_suites_write_rates_hardware_and_versions(tmp_path: Path) -> None:
+    output = tmp_path / "results.json"
+    quick = ["--benchmark-min-rounds=1", "--benchmark-max-time=0.01", "--benchmark-warmup=off"]
+    arguments = ["--preset=tiny", "--device=cpu", f"--output={output}", "-q", *quick]
+    script = f"import sys; from natbench.cli import main; sys.exit(main({arguments!r}))"
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    results = json.loads(output.read_text())
+
+    about = results["machine_info"]["natbench"]
+    assert about["preset"] == "tiny"
+    assert about["device"] == "cpu"
+    assert {"natgen", "torch"} <= set(about["versions"])
+
+    notes = {record["name"]: record["extra_info"] for record in results["benchmarks"]}
+    assert len(notes) == 13
+    for note in notes.values():
+        assert next(rate for key, rate in note.items() if key.endswith("_per_second")) > 0
+    assert notes["bench_generation_plain[T4]"]["passes_per_image"] == 9
+    assert notes["bench_generation_adaptive[T4]"]["passes_per_image"] < 8
