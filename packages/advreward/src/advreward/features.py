@@ -78,6 +78,11 @@ class FrozenFeatures(nn.Module):
             features = self(weight.new_zeros(1, 3, self.input_size, self.input_size))
         return {name: (x.shape[1], x.shape[2], x.shape[3]) for name, x in features.items()}
 
+    @property
+    def channels(self) -> dict[str, int]:
+        """Channels of each feature map, by its name: what a `Discriminator` is configured with."""
+        return {name: shape[0] for name, shape in self.shapes.items()}
+
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode, so that a parent's ``train()`` cannot thaw it."""
         return super().train(False)

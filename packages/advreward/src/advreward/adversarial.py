@@ -1,0 +1,222 @@
+"""The adversarial reward: a discriminator trained against the generator pays its trajectories.
+
+Paper sec. 3.3 (arXiv 2409.00342): a fixed reward can be gamed, one that keeps learning cannot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from advreward.discriminator import Discriminator
+from advreward.engine import LocalEngine
+from advreward.losses import (
+    LossName,
+    RewardName,
+    accuracy,
+    discriminator_loss,
+    reward_from_logits,
+)
+from advreward.protocols import Engine, FeatureExtractor
+
+FEATURE_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialConfig:
+    """How the discriminator learns and pays.
+
+    Attributes:
+        learning_rate: of AdamW without weight decay, i.e. Adam; 1e-4 as published.
+        betas: (0.5, 0.999) as published.
+        loss: ``"bce"`` or ``"hinge"``.
+        reward: ``"probability"`` (sigmoid of the mean logit, as published) or ``"logit"``.
+        max_grad_norm: gradients are scaled down to this norm; None for no limit.
+        extract_batch_size: images per backbone pass.
+        feature_dtype: in which features are handed out and cached. Both the reward and the updates
+            see features so rounded. float16 keeps three digits at half the memory; bfloat16 two.
+    """
+
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    loss: LossName = "bce"
+    reward: RewardName = "probability"
+    max_grad_norm: float | None = None
+    extract_batch_size: int = 256
+    feature_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
+        if self.loss not in ("bce", "hinge"):
+            raise ValueError(f"loss must be 'bce' or 'hinge', got {self.loss!r}")
+        if self.reward not in ("probability", "logit"):
+            raise ValueError(f"reward must be 'probability' or 'logit', got {self.reward!r}")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be positive or None, got {self.max_grad_norm}")
+        if self.extract_batch_size < 1:
+            raise ValueError(
+                f"extract_batch_size must be at least 1, got {self.extract_batch_size}"
+            )
+        if self.feature_dtype not in FEATURE_DTYPES:
+            raise ValueError(
+                f"feature_dtype must be one of {list(FEATURE_DTYPES)}, got {self.feature_dtype!r}"
+            )
+
+
+class AdversarialReward:
+    """Pays images by how real a discriminator finds them, and trains that discriminator.
+
+    As a reward it is a deterministic function of one image and its condition. Training works on
+    features, so that each image passes the frozen backbone once, however often it is used::
+
+        real = reward.extract(real_images)           # once, cached
+        fake = reward.extract(decoded_images)        # once per roll-out
+        metrics = reward.update(real, real_labels, fake, fake_labels)
+
+    Real images should have passed through the same tokenizer as the fakes: raw ones give the
+    tokenizer away, and the discriminator then learns that instead of the decoding.
+
+    Args:
+        backbone: frozen features, see `advreward.efficientnet_lite`.
+        discriminator: its heads; trained in place.
+        config: how to train and pay.
+        engine: precision and backward; one process by default.
+    """
+
+    def __init__(
+        self,
+        backbone: FeatureExtractor,
+        discriminator: Discriminator,
+        config: AdversarialConfig | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        self.config = config or AdversarialConfig()
+        self.backbone = backbone
+        self.discriminator = discriminator.eval()
+        self.engine: Engine = engine or LocalEngine()
+        self.optimizer = torch.optim.AdamW(
+            discriminator.parameters(),
+            lr=self.config.learning_rate,
+            betas=self.config.betas,
+            weight_decay=0.0,
+        )
+
+    def __call__(self, outcome: Mapping[str, Tensor]) -> Tensor:
+        """Returns the rewards (B,) of an outcome.
+
+        Args:
+            outcome: ``"images"`` (B, 3, H, W) in [0, 1] and ``"labels"``, the conditions: (B,)
+                int64, or (B, context_dim) where the discriminator takes vectors.
+        """
+        images, labels = outcome["images"], outcome["labels"]
+        size = self.config.extract_batch_size
+        return torch.cat(
+            [
+                self.score(self.extract(part), part_labels)
+                for part, part_labels in zip(
+                    torch.split(images, size), torch.split(labels, size), strict=True
+                )
+            ]
+        )
+
+    @torch.no_grad()
+    def extract(self, images: Tensor) -> dict[str, Tensor]:
+        """Returns the features of images (B, 3, H, W) in [0, 1], in ``config.feature_dtype``."""
+        dtype = FEATURE_DTYPES[self.config.feature_dtype]
+        parts = [
+            {name: x.to(dtype) for name, x in self.backbone(part).items()}
+            for part in torch.split(images, self.config.extract_batch_size)
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    @torch.no_grad()
+    def score(self, features: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Returns the rewards (B,) float32 of features from `extract`, without a gradient."""
+        self.discriminator.eval()
+        with self.engine.autocast():
+            logits = self._judge(features, labels)
+        return reward_from_logits(self.config.reward, logits)
+
+    def update(
+        self,
+        real_features: Mapping[str, Tensor],
+        real_labels: Tensor,
+        fake_features: Mapping[str, Tensor],
+        fake_labels: Tensor,
+    ) -> dict[str, float]:
+        """Takes one step of the discriminator on features from `extract`.
+
+        The first call also fixes the heads' input standardisation from its real features, unless
+        that has been done (`Discriminator.calibrate`).
+
+        Returns:
+            ``loss``, ``accuracy`` (0.5 is blind), ``real_score`` and ``fake_score`` (mean reward of
+            each side before the step) and ``grad_norm`` (before clipping).
+
+        Raises:
+            ValueError: on labels out of range, or feature maps that do not fit.
+        """
+        if not self.discriminator.calibrated:
+            self.discriminator.calibrate(real_features)
+        self.discriminator.train()
+        with self.engine.autocast():
+            # One pass, so that both sides meet the same spectral-norm estimate.
+            both = {
+                name: torch.cat([real_features[name], fake_features[name]])
+                for name in self.discriminator.config.channels
+            }
+            logits = self._judge(both, torch.cat([real_labels, fake_labels]))
+        real, fake = torch.split(logits, [len(real_labels), len(fake_labels)])
+        loss = discriminator_loss(self.config.loss, real, fake)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.engine.backward(loss)
+        limit = self.config.max_grad_norm
+        grad_norm = torch.nn.utils.clip_grad_norm_(
+            self.discriminator.parameters(), math.inf if limit is None else limit
+        )
+        self.optimizer.step()
+        self.discriminator.eval()
+        with torch.no_grad():
+            return {
+                "loss": float(loss),
+                "accuracy": float(accuracy(real, fake)),
+                "real_score": float(reward_from_logits(self.config.reward, real).mean()),
+                "fake_score": float(reward_from_logits(self.config.reward, fake).mean()),
+                "grad_norm": float(grad_norm),
+            }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a resumed run needs: tensors and builtins only, without the backbone."""
+        return {
+            "discriminator": self.discriminator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores `state_dict`; the next update is then bit for bit that of the saved run."""
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _judge(self, features: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Returns float32 logits (B, K), on the discriminator's device."""
+        num_classes = self.discriminator.config.num_classes
+        if num_classes is not None and len(labels):
+            low, high = (int(bound) for bound in labels.aminmax())
+            if low < 0 or high >= num_classes:
+                raise ValueError(f"labels must be in [0, {num_classes}), got [{low}, {high}]")
+        device = self.discriminator.calibrated.device
+        moved = {name: x.to(device) for name, x in features.items()}
+        logits: Tensor = self.discriminator(moved, labels.to(device))
+        return logits.float()

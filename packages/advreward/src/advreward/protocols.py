@@ -1,0 +1,29 @@
+"""What this package asks of others. A leaf: it imports nothing of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Engine(Protocol):
+    """How an update is run: in which precision, and how gradients are made."""
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Returns the context in which the forward pass runs."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulates the gradients of a scalar loss (and sums or averages them over processes)."""
+        ...
+
+
+class FeatureExtractor(Protocol):
+    """Frozen features of images; those of an image must depend on that image alone."""
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Maps images (B, 3, H, W) in [0, 1] to named feature maps (B, C, h, w)."""
+        ...
