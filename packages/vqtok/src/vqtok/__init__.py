@@ -1,5 +1,6 @@
 """Image tokenizer: images to grids of codes and back, its training, and token stores."""
 
+from vqtok.checkpoint import import_vqgan, load_vqgan
 from vqtok.config import TokenizerConfig, f16_vqgan, small
 from vqtok.engine import LocalEngine
 from vqtok.losses import perceptual_loss, reconstruction_loss
@@ -23,6 +24,8 @@ __all__ = [
     "TokenizerTrainingConfig",
     "codebook_statistics",
     "f16_vqgan",
+    "import_vqgan",
+    "load_vqgan",
     "perceptual_loss",
     "reconstruction_loss",
     "small",

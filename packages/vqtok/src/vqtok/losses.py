@@ -43,9 +43,9 @@ def perceptual_loss(features: PerceptualFeatures, reconstruction: Tensor, images
         The scalar loss, in [0, 4].
     """
     with torch.no_grad():
-        targets = features(images)
+        targets = {name: _normalise(values) for name, values in features(images).items()}
     distances = [
-        (_normalise(values) - _normalise(targets[name])).square().sum(1).mean()
+        (_normalise(values) - targets[name]).square().sum(1).mean()
         for name, values in features(reconstruction).items()
     ]
     return torch.stack(distances).mean()

@@ -64,10 +64,16 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def set_codebook(self, codes: Tensor) -> None:
-        """Replaces all codes by ``codes`` (V, D), each with the moving average of one hit."""
-        state = {"embed": codes, "embed_avg": codes, "cluster_size": torch.ones(len(codes))}
-        for name, value in state.items():
-            getattr(self.vq._codebook, name).copy_(value.unsqueeze(0))
+        """Replaces all codes by ``codes`` (V, D), as if each had been hit often enough to stay.
+
+        Codes that are not hit in further training become dead after ``log(10) / (1 - decay)``
+        steps.
+        """
+        averages = self.vq._codebook
+        hits = max(10 * averages.threshold_ema_dead_code, 1.0)
+        averages.embed.copy_(codes)
+        averages.embed_avg.copy_(codes * hits)
+        averages.cluster_size.fill_(hits)
 
     def nearest(self, latent: Tensor) -> Tensor:
         """Indices (B, h, w) int64 of the codes nearest to latents (B, D, h, w)."""
