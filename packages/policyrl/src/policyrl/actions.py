@@ -103,7 +103,7 @@ class ActionSpec(nn.Module):
 
     Raises:
         ValueError: on a wrong shape, a repeated name, or an active prior that the component's
-            squashing cannot reach.
+            squashing cannot reach or that is not finite.
     """
 
     prior: Tensor
@@ -133,6 +133,8 @@ class ActionSpec(nn.Module):
                 f"active has shape {tuple(active.shape)} and type {active.dtype}, "
                 f"must be bool of shape {tuple(prior.shape)}"
             )
+        if not prior.isfinite().all():
+            raise ValueError(f"prior has values that are not finite: {prior.tolist()}")
         prior = prior.detach().float()
         offset = torch.stack([c.invert(prior[:, i]) for i, c in enumerate(self.components)], dim=1)
         unreachable = active & ~offset.isfinite()

@@ -47,7 +47,7 @@ def generalized_advantages(
 
 
 class Targets(NamedTuple):
-    """Constants of one PPO update, each (T, B)."""
+    """Constants of one PPO update, each (T, B) float32, zero where not valid."""
 
     advantages: Tensor
     returns: Tensor  # what the value network is to predict
@@ -89,7 +89,9 @@ def compute_targets(
         normalize_advantages: standardise the advantages over the whole buffer.
         gather: concatenates the first axis over processes (`Engine.gather`).
     """
-    shift, scale = torch.zeros((), device=rewards.device), torch.ones((), device=rewards.device)
+    # Double precision: nearly equal returns make the scale tiny next to the shift.
+    rewards, values = rewards.double(), values.double()
+    shift, scale = torch.zeros_like(rewards[0, 0]), torch.ones_like(rewards[0, 0])
     if normalize_returns:
         shift, scale = _moments(returns_to_go(rewards, valid, gamma)[valid], gather)
     raw = generalized_advantages(rewards, shift + scale * values, valid, gamma, gae_lambda)
@@ -98,7 +100,7 @@ def compute_targets(
     if normalize_advantages:
         mean, std = _moments(advantages[valid], gather)
         advantages = torch.where(valid, (advantages - mean) / std, 0.0)
-    return Targets(advantages=advantages, returns=returns)
+    return Targets(advantages=advantages.float(), returns=returns.float())
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:

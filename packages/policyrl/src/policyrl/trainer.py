@@ -64,6 +64,8 @@ class PPOTrainer:
     ) -> Rollout:
         """Play the next episodes with this update's exploration std.
 
+        All of it, environment and reward model included, runs under the engine's autocast.
+
         Args:
             env: the environment, reset for every batch.
             num_episodes: how many episodes to play.

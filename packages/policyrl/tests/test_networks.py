@@ -1,0 +1,105 @@
+"""The policy network: shapes, initialisation, conditioning, grids."""
+
+import pytest
+import torch
+from policyrl import PolicyNetwork, PolicyNetworkConfig, import_policy_network
+
+
+def _config(**changes):
+    sizes = {
+        "feature_dim": 12,
+        "grid_size": (5, 3),
+        "num_outputs": 4,
+        "hidden_dim": 8,
+        "conv_channels": 6,
+        "mlp_dims": (16, 10),
+        "time_dim": 32,
+    }
+    return PolicyNetworkConfig(**{**sizes, **changes})
+
+
+def _observation(config, batch=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    length = config.grid_size[0] * config.grid_size[1]
+    features = torch.randn(batch, length, config.feature_dim, generator=generator)
+    return {"features": features, "timestep": torch.arange(batch)}
+
+
+def _randomise(network, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return network
+
+
+@pytest.mark.parametrize("grid_size", [(5, 3), (1, 1), (4, 4), (2, 7)])
+@pytest.mark.parametrize("mlp_dims", [(16, 10), (9,), (8, 7, 6)])
+def test_the_output_is_zero_at_first(grid_size, mlp_dims):
+    config = _config(grid_size=grid_size, mlp_dims=mlp_dims)
+    output = PolicyNetwork(config)(_observation(config))
+    assert output.shape == (3, 4)
+    assert torch.equal(output, torch.zeros(3, 4))
+
+
+def test_the_projection_exists_only_where_widths_differ():
+    names = [n for n, _ in PolicyNetwork(_config(feature_dim=8)).named_parameters()]
+    assert not any(name.startswith("input_projection") for name in names)
+    names = [n for n, _ in PolicyNetwork(_config()).named_parameters()]
+    assert any(name.startswith("input_projection") for name in names)
+
+
+def test_samples_are_independent_and_timestep_and_place_matter():
+    config = _config()
+    network = _randomise(PolicyNetwork(config))
+    observation = _observation(config)
+    output = network(observation)
+    alone = network({key: value[1:2] for key, value in observation.items()})
+    torch.testing.assert_close(output[1:2], alone, rtol=1e-5, atol=1e-6)
+    later = network({**observation, "timestep": observation["timestep"] + 1})
+    moved = network({**observation, "features": observation["features"].flip(1)})
+    assert (later - output).abs().amax() > 1e-3
+    assert (moved - output).abs().amax() > 1e-3
+
+
+def test_the_gradient_reaches_every_parameter():
+    config = _config()
+    network = _randomise(PolicyNetwork(config))
+    network(_observation(config)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_half_precision_features_are_accepted():
+    config = _config()
+    network = _randomise(PolicyNetwork(config))
+    observation = _observation(config)
+    low = {**observation, "features": observation["features"].bfloat16()}
+    again = {**observation, "features": low["features"].float()}
+    assert torch.equal(network(low), network(again))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"feature_dim": 0}, "feature_dim is 0"),
+        ({"num_outputs": 0}, "num_outputs is 0"),
+        ({"grid_size": (4,)}, r"grid_size is \(4,\)"),
+        ({"grid_size": (4, 0)}, r"grid_size is \(4, 0\)"),
+        ({"mlp_dims": ()}, r"mlp_dims is \(\)"),
+        ({"time_dim": 7}, "time_dim is 7"),
+    ],
+)
+def test_bad_sizes_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        _config(**changes)
+
+
+def test_features_of_another_grid_are_refused():
+    network = PolicyNetwork(_config())
+    with pytest.raises(ValueError, match=r"\(3, 16, 12\), must be \(B, \*\(15, 12\)\)"):
+        network(_observation(_config(grid_size=(4, 4))))
+
+
+def test_an_import_names_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"missing \['adaLN1.*unexpected \['x'\]"):
+        import_policy_network({"x": torch.zeros(1)}, _config())

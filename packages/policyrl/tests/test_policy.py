@@ -1,0 +1,144 @@
+"""The Gaussian policy: noise, determinism, statistics, files."""
+
+import json
+
+import pytest
+import torch
+from policyrl import GaussianPolicy, PolicyNetwork, PolicyNetworkConfig, decoding_spec
+from safetensors.torch import load_file, save_file
+
+PRIOR = torch.tensor([[0.8, 2.0, 1.0, 0.0], [0.4, 1.0, 0.9, 1.0], [0.0, 0.0, 1.1, 2.0]])
+
+
+def _policy(std=0.3, seed=0):
+    config = PolicyNetworkConfig(
+        feature_dim=6,
+        grid_size=(3, 3),
+        num_outputs=4,
+        hidden_dim=8,
+        conv_channels=4,
+        mlp_dims=(8, 8),
+        time_dim=8,
+    )
+    network = PolicyNetwork(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return GaussianPolicy(network, decoding_spec(PRIOR), std)
+
+
+def _observation(batch=5, seed=0):
+    features = torch.randn(batch, 9, 6, generator=torch.Generator().manual_seed(seed))
+    return {"features": features, "timestep": torch.arange(batch) % 3}
+
+
+def test_actions_are_gaussian_around_the_mode():
+    policy, observation = _policy(std=0.3), _observation(1)
+    many = {key: value.expand(20000, *value.shape[1:]) for key, value in observation.items()}
+    raw, log_prob = policy.act(many, torch.Generator().manual_seed(0))
+    mean = policy.mode(observation)
+    # Four standard errors of mean and standard deviation.
+    assert (raw.mean(0) - mean[0]).abs().max() < 4 * 0.3 / 20000**0.5
+    assert (raw.std(0) - 0.3).abs().max() < 4 * 0.3 / 40000**0.5
+    again, entropy = policy.log_prob_entropy(many, raw)
+    torch.testing.assert_close(log_prob, again, rtol=1e-5, atol=1e-4)
+    assert -log_prob.mean().item() == pytest.approx(entropy.mean().item(), abs=0.05)
+
+
+def test_the_generator_alone_decides_the_noise():
+    policy, observation = _policy(), _observation()
+    first, _ = policy.act(observation, torch.Generator().manual_seed(4))
+    torch.rand(3)
+    again, _ = policy.act(observation, torch.Generator().manual_seed(4))
+    other, _ = policy.act(observation, torch.Generator().manual_seed(5))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_the_inert_last_step_has_no_part_in_log_prob_and_gradient():
+    policy, observation = _policy(), _observation(3)
+    raw, log_prob = policy.act(observation, torch.Generator().manual_seed(0))
+    changed = raw.clone()
+    changed[2, :2] += 1.0
+    again, entropy = policy.log_prob_entropy(observation, changed)
+    torch.testing.assert_close(again, log_prob)
+    assert entropy[2].item() == pytest.approx(entropy[0].item() / 2)
+    last = {key: value[2:] for key, value in observation.items()}
+    policy.log_prob_entropy(last, raw[2:])[0].sum().backward()
+    gradient = policy.network.head.weight.grad
+    assert (gradient[:2] == 0).all() and (gradient[2:] != 0).any()
+
+
+def test_calling_it_decides_as_the_mode_without_gradient():
+    policy, observation = _policy(), _observation(4)
+    decision = policy(observation["features"], 1)
+    steps = {**observation, "timestep": torch.ones(4, dtype=torch.int64)}
+    expected = policy.spec.activate(policy.mode(steps), 1)
+    assert set(decision) == set(expected)
+    for name, values in decision.items():
+        assert not values.requires_grad and torch.equal(values, expected[name])
+
+
+def test_statistics_describe_the_average():
+    policy = _policy()
+    with pytest.raises(RuntimeError, match="fit_statistics"):
+        policy.to_static()
+    assert "prior" in policy.describe()
+    values = torch.rand(10, 3, 4, generator=torch.Generator().manual_seed(0))
+    policy.fit_statistics(values)
+    torch.testing.assert_close(policy.to_static(), values.mean(0))
+    table = policy.describe()
+    assert "10 episodes" in table
+    assert f"{values[:, 0, 0].mean():.3f} +- {values[:, 0, 0].std(correction=0):.3f}" in table
+    assert f"({values[:, 2, 0].mean():.3f})" in table
+    for wrong in (values[0], values[:, :2], values[:0]):
+        with pytest.raises(ValueError, match="values has shape"):
+            policy.fit_statistics(wrong)
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, float("nan"), float("inf")])
+def test_bad_std_is_refused(std):
+    with pytest.raises(ValueError, match="std is"):
+        _policy(std=std)
+
+
+def test_a_network_of_wrong_width_is_refused():
+    policy = GaussianPolicy(_policy().network, decoding_spec(PRIOR))
+    policy.network.head = torch.nn.Linear(8, 3)
+    with pytest.raises(ValueError, match=r"\(5, 3\), must be \(B, 4\)"):
+        policy.mode(_observation())
+
+
+def test_a_saved_policy_is_the_same_policy(tmp_path):
+    policy = _policy()
+    policy.set_std(0.17)
+    policy.fit_statistics(torch.rand(4, 3, 4))
+    policy.save_pretrained(tmp_path)
+    again = GaussianPolicy.from_pretrained(tmp_path)
+    assert again.std == policy.std
+    assert torch.equal(again.to_static(), policy.to_static())
+    assert torch.equal(again.mode(_observation()), policy.mode(_observation()))
+    assert again.spec.to_config() == policy.spec.to_config()
+    assert set(json.loads((tmp_path / "config.json").read_text())) == {"network", "spec", "std"}
+
+
+def test_a_network_of_ones_own_is_handed_in_again(tmp_path):
+    class Own(torch.nn.Linear):
+        def forward(self, observation):
+            return super().forward(observation["features"].mean(1))
+
+    policy = GaussianPolicy(Own(6, 4), decoding_spec(PRIOR))
+    policy.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="does not describe 'network'"):
+        GaussianPolicy.from_pretrained(tmp_path)
+    again = GaussianPolicy.from_pretrained(tmp_path, network=Own(6, 4))
+    assert torch.equal(again.mode(_observation()), policy.mode(_observation()))
+
+
+def test_incomplete_weights_are_refused(tmp_path):
+    _policy().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["network.head.weight"]
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match=r"network\.head\.weight"):
+        GaussianPolicy.from_pretrained(tmp_path)
