@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from adanat.pictures import strip, token_map
 from adanat.report_data import (
@@ -128,7 +128,7 @@ def step_figure(
             if len(steps) == 1:
                 axes.axhline(means[0], color=colour, linewidth=1, linestyle=(0, (4, 4)), alpha=0.7)
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_locator(mpl.ticker.FixedLocator(ticks))
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.set_xlabel("decoding steps")
@@ -148,6 +148,9 @@ def training_figure(training: TrainingFigure) -> Figure:
         axes.set_xlabel(training.x_label)
         if training.log_y:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         if len(training.series) > 1:
             axes.legend(fontsize=8)

@@ -193,7 +193,9 @@ def _is_policy(row: Row) -> bool:
 
 def _value(row: Row, key: str) -> Value | None:
     value = row.values.get(key)
-    return Value(mean=value) if isinstance(value, int | float) else value
+    if value is None or isinstance(value, Value):
+        return value
+    return Value(mean=float(value))
 
 
 def _number(number: float, digits: int) -> str:

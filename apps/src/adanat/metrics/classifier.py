@@ -4,8 +4,6 @@ A gain that shows on ImageNet features should also show on features that were tr
 this data set's classes apart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,6 +30,7 @@ class ClassifierConfig:
     def __post_init__(self) -> None:
         if self.num_classes < 2:
             raise ValueError(f"num_classes is {self.num_classes}; it must be at least 2")
+        object.__setattr__(self, "channels", tuple(self.channels))  # a list, when read from JSON
         if len(self.channels) != 3 or min(self.channels) < 1:
             raise ValueError(f"channels are {self.channels}; three positive widths are needed")
 
