@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
-
 from workspace import PROJECTS
 
 # Where the import name is not the distribution name.

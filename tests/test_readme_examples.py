@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from workspace import LIBRARIES, PROJECTS, ROOT, python_example
 
 PAGES = [ROOT / "README.md", *(folder / "README.md" for folder in PROJECTS.values())]

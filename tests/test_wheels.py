@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from workspace import PROJECTS, ROOT, python_example
 
 # Runs inside the isolated interpreter: `-I -S` hides the editable installs (their .pth files are

@@ -147,7 +147,7 @@ def train_classifier(
         logits = model(images[chosen].float() / 255)
         loss = functional.cross_entropy(logits, labels[chosen])
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+        loss.backward()
         optimizer.step()
         schedule.step()
         if on_step is not None:

@@ -14,4 +14,4 @@ class LocalEngine:
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradients of a scalar loss."""
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.backward()

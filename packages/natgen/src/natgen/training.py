@@ -187,7 +187,7 @@ class NATTrainer:
             fused=True,
         )
         self.scheduler = LambdaLR(self.optimizer, config.lr_factor)
-        average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+        average = get_ema_multi_avg_fn(config.ema_decay)
         self._ema = AveragedModel(model, multi_avg_fn=average)
         self._ema.eval()
         self.num_updates = 0

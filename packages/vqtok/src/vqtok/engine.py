@@ -14,4 +14,4 @@ class LocalEngine:
 
     def backward(self, loss: Tensor) -> None:
         """Calls ``loss.backward()``."""
-        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        loss.backward()

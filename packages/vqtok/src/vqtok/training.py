@@ -130,7 +130,7 @@ class TokenizerTrainer:
             weight_decay=config.weight_decay,
         )
         self._scheduler = LambdaLR(self._optimizer, config.learning_rate_factor)
-        average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]  # torch
+        average = get_ema_multi_avg_fn(config.ema_decay)
         self._ema = AveragedModel(tokenizer, multi_avg_fn=average).eval()
 
     @property
