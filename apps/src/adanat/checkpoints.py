@@ -42,9 +42,10 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         StorageError: The file could not be written; ``path`` is as it was before.
     """
-    temporary = path.with_name(f"{_TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = path.with_name(_TEMPORARY_PREFIX + path.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # of a process that was killed
         write(temporary)
         _sync(temporary)
         os.replace(temporary, path)
@@ -114,8 +115,10 @@ def save_state(folder: Path, step: int, state: Mapping[str, Any], *, keep_last: 
     target = _step_folder(folder, step)
     if _is_complete(target):
         return target
-    temporary = folder / f"{_TEMPORARY_PREFIX}{os.getpid()}-{target.name}"
+    temporary = folder / (_TEMPORARY_PREFIX + target.name)
     try:
+        if temporary.exists():  # of a process that was killed
+            _remove(temporary)
         temporary.mkdir(parents=True)
         state_file = temporary / STATE_FILE
         torch.save(dict(state), state_file)
@@ -232,7 +235,7 @@ def _remove(path: Path) -> None:
     """Delete a file or folder; a folder first loses its name, so no half of it is taken."""
     if path.is_dir() and not path.is_symlink():
         if not path.name.startswith(_TEMPORARY_PREFIX):
-            path = path.rename(path.with_name(f"{_TEMPORARY_PREFIX}{os.getpid()}-gone-{path.name}"))
+            path = path.rename(path.with_name(f"{_TEMPORARY_PREFIX}gone-{path.name}"))
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -32,8 +33,8 @@ class _RateColumn(ProgressColumn):
 class ProgressReporter:
     """Shows how far a job is; use as a context manager.
 
-    On a terminal this is a live bar. Elsewhere (a log file, CI) it is one plain line at the
-    start of the output, every half minute, and at the end.
+    On a terminal this is a live bar. Elsewhere (a log file, CI) it is a plain line every half
+    minute and at the end.
 
     Args:
         description: What is being done, for example "train-tokenizer".
@@ -57,6 +58,7 @@ class ProgressReporter:
             TextColumn("left"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[values]}"),
+            console=Console(stderr=True),
             disable=not self._live,
         )
         self._task = self._bar.add_task(description, total=total, completed=completed, values="")

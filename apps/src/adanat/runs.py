@@ -9,7 +9,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -122,7 +123,8 @@ class Stage:
         """Delete the folder's content to start anew, for example for ``--overwrite``.
 
         Raises:
-            StageError: The folder holds files but was not made by a stage: it is left alone.
+            StageError: The folder holds files but was not made by a stage, or another process
+                works in it: it is left alone.
         """
         if not self.folder.exists():
             return
@@ -131,8 +133,10 @@ class Stage:
                 f"will not overwrite {self.folder}: it has no {CONFIG_FILE}, so this program "
                 "did not make it. Choose another --output-dir."
             )
-        (self.folder / DONE_FILE).unlink(missing_ok=True)  # first: a half-empty folder is not done
-        shutil.rmtree(self.folder)
+        with self._take_lock():
+            # The marker goes first, so that a half-empty folder is never taken for a finished one.
+            (self.folder / DONE_FILE).unlink(missing_ok=True)
+            shutil.rmtree(self.folder)
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Mark the stage as finished; call it inside the ``with`` block, once all is written.
@@ -150,19 +154,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         self._refuse_other_config()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / _LOCK_FILE).open("w")
-        except OSError as error:
-            raise StorageError(f"cannot write in {self.folder}: {error.strerror}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise StageError(
-                f"another process is working on stage {self.name!r} in {self.folder}; "
-                "wait for it or choose another --output-dir"
-            ) from error
+        lock = self._take_lock()
         self._lock, self._began = lock, time.monotonic()
         if not (self.folder / CONFIG_FILE).is_file():
             atomic_write_json(self.folder / CONFIG_FILE, self._described)
@@ -183,6 +175,23 @@ class Stage:
             if self._lock is not None:
                 self._lock.close()
             self._lock = None
+
+    def _take_lock(self) -> IO[str]:
+        """An open file whose lock the system drops when this process ends, however it ends."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / _LOCK_FILE).open("w")
+        except OSError as error:
+            raise StorageError(f"cannot write in {self.folder}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise StageError(
+                f"another process is working on stage {self.name!r} in {self.folder}; "
+                "wait for it or choose another --output-dir"
+            ) from error
+        return lock
 
     def _elapsed(self) -> float:
         path = self.folder / _SECONDS_FILE
@@ -259,25 +268,22 @@ class MetricsLog:
         row = {"step": step} | {
             name: float(value) if math.isfinite(value) else None for name, value in values.items()
         }
-        try:
+        with self._clear_errors():
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise StorageError(f"cannot write {self._file.name}: {error.strerror}") from error
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
 
     def sync(self) -> None:
         """Bring all rows to the disk before a checkpoint claims their step. Raises StorageError."""
-        try:
+        with self._clear_errors():
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise StorageError(f"cannot write {self._file.name}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Close both files."""
-        self._file.close()
-        self._events.close()
+        """Close both files. Raises StorageError when their last rows could not be written."""
+        with self._clear_errors():
+            self._file.close()
+            self._events.close()
 
     def __enter__(self) -> Self:
         return self
@@ -288,7 +294,18 @@ class MetricsLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except StorageError:
+            if error is None:  # an earlier error tells more
+                raise
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"cannot write {self._file.name}: {error.strerror}") from error
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -1,13 +1,26 @@
 """A split of prepared shards as tensors in memory."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from adanat.data.shards import IMAGE, LABEL, BadSamples, read_index, read_samples, verify_shard
+from adanat.data.shards import (
+    IMAGE,
+    LABEL,
+    BadSamples,
+    Field,
+    decode_image,
+    decode_label,
+    read_index,
+    read_samples,
+    verify_shard,
+)
 from adanat.errors import DataError
 
 
@@ -59,25 +72,38 @@ def load_split(
             f"split {split!r} in {folder} needs {needed / 2**30:.1f} GiB of memory as "
             f"{size}x{size} images; at most {max_bytes / 2**30:.1f} GiB are allowed"
         )
-    images = torch.zeros(count, 3, size, size, dtype=torch.uint8)
-    labels = torch.empty(count, dtype=torch.int64)
+    images = np.zeros((count, 3, size, size), dtype=np.uint8)
+    labels = np.empty(count, dtype=np.int64)
     start = (size - index.image_size) // 2
     inner = slice(start, start + index.image_size)
+    fields = {
+        "image": Field(IMAGE.extensions, partial(_decode_sized, size=index.image_size)),
+        "label": Field(LABEL.extensions, partial(_decode_below, limit=len(index.class_names))),
+    }
     bad = BadSamples(limit=int(count * max_bad_fraction))
-    paths = [verify_shard(folder, shard) for shard in shards]
     read = 0
-    for sample in read_samples(paths, {"image": IMAGE, "label": LABEL}, bad):
-        if not 0 <= sample["label"] < len(index.class_names):
-            raise DataError(
-                f"sample {sample['key']!r} of split {split!r} in {folder} has label "
-                f"{sample['label']}; labels run from 0 to {len(index.class_names) - 1}"
-            )
-        # A copy, since Pillow's memory is read-only and torch has no such tensors.
-        images[read, :, inner, inner] = torch.tensor(sample["image"]).permute(2, 0, 1)
+    for sample in read_samples([verify_shard(folder, shard) for shard in shards], fields, bad):
+        images[read, :, inner, inner] = sample["image"].transpose(2, 0, 1)
         labels[read] = sample["label"]
         read += 1
     if read + len(bad.found) != count:
         raise DataError(f"split {split!r} in {folder} has {read} samples, its index says {count}")
     if bad.found:
         warnings.warn(f"skipped {len(bad.found)} bad samples: {bad.found[0]}", stacklevel=2)
-    return ImageSet(images[:read], labels[:read], index.class_names)
+    return ImageSet(
+        torch.from_numpy(images[:read]), torch.from_numpy(labels[:read]), index.class_names
+    )
+
+
+def _decode_sized(data: bytes, *, size: int) -> NDArray[np.uint8]:
+    image = decode_image(data)
+    if image.shape != (size, size, 3):
+        raise ValueError(f"the image has {image.shape[:2]} pixels, the index says {(size, size)}")
+    return image
+
+
+def _decode_below(data: bytes, *, limit: int) -> int:
+    label = decode_label(data)
+    if not 0 <= label < limit:
+        raise ValueError(f"the label is {label}; labels run from 0 to {limit - 1}")
+    return label
