@@ -133,7 +133,11 @@ class AdversarialReward:
 
     @torch.no_grad()
     def extract(self, images: Tensor) -> dict[str, Tensor]:
-        """Returns the features of images (B, 3, H, W) in [0, 1], in ``config.feature_dtype``."""
+        """Returns the features of images, in ``config.feature_dtype`` and on the images' device.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1], on the backbone's device.
+        """
         dtype = FEATURE_DTYPES[self.config.feature_dtype]
         parts = [
             {name: x.to(dtype) for name, x in self.backbone(part).items()}

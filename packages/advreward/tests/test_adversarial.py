@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import io
+from contextlib import AbstractContextManager, nullcontext
+
+import pytest
+import torch
+from advreward import (
+    AdversarialConfig,
+    AdversarialReward,
+    Discriminator,
+    DiscriminatorConfig,
+    FrozenFeatures,
+)
+from torch import Tensor
+
+
+def build(backbone, seed: int = 0, **kwargs: object) -> AdversarialReward:
+    torch.manual_seed(seed)
+    discriminator = Discriminator(DiscriminatorConfig(channels=backbone.channels, num_classes=4))
+    return AdversarialReward(backbone, discriminator, AdversarialConfig(**kwargs))
+
+
+def sides(size: int = 32) -> tuple[Tensor, Tensor, Tensor]:
+    """Dark and bright images, and labels: what is real depends on the label's parity."""
+    labels = torch.arange(size) % 4
+    dark, bright = 0.6 * torch.rand(size, 3, 16, 16), 0.4 + 0.6 * torch.rand(size, 3, 16, 16)
+    even = (labels % 2 == 0).view(-1, 1, 1, 1)
+    return torch.where(even, dark, bright), torch.where(even, bright, dark), labels
+
+
+def train(reward: AdversarialReward, steps: int) -> list[dict[str, float]]:
+    real, fake, labels = sides()
+    features = reward.extract(real), reward.extract(fake)
+    return [reward.update(features[0], labels, features[1], labels) for _ in range(steps)]
+
+
+@pytest.mark.parametrize("loss", ["bce", "hinge"])
+def test_learns_what_only_the_condition_tells(toy, loss: str) -> None:
+    reward = build(toy, learning_rate=5e-3, loss=loss)
+    history = train(reward, 40)
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[-1]["accuracy"] > 0.95
+    real, fake, labels = sides()
+    good = reward({"images": real, "labels": labels})
+    bad = reward({"images": fake, "labels": labels})
+    assert good.min() > bad.max()
+
+
+def test_a_reward_is_a_function_of_one_image(lite0: FrozenFeatures) -> None:
+    reward = build(lite0, extract_batch_size=3)
+    real, fake, labels = sides(8)
+    reward.update(reward.extract(real), labels, reward.extract(fake), labels)
+    rewards = reward({"images": real, "labels": labels})
+    assert rewards.shape == (8,)
+    assert rewards.dtype == torch.float32
+    assert not rewards.requires_grad
+    assert ((rewards > 0) & (rewards < 1)).all()
+    order = torch.tensor([5, 5, 0, 7])
+    again = reward({"images": real[order], "labels": labels[order]})
+    torch.testing.assert_close(again, rewards[order], atol=2e-3, rtol=0)
+    assert torch.equal(reward({"images": real, "labels": labels}), rewards)
+
+
+def test_cached_features_earn_the_same(toy) -> None:
+    reward = build(toy, extract_batch_size=5)
+    real, _, labels = sides(12)
+    features = reward.extract(real)
+    assert {x.dtype for x in features.values()} == {torch.float16}
+    torch.testing.assert_close(
+        reward.score(features, labels), reward({"images": real, "labels": labels})
+    )
+    precise = build(toy, feature_dtype="float32")
+    torch.testing.assert_close(
+        precise({"images": real, "labels": labels}),
+        reward({"images": real, "labels": labels}),
+        atol=1e-3,
+        rtol=0,
+    )
+
+
+def test_the_logit_is_the_log_odds(toy) -> None:
+    real, _, labels = sides()
+    outcome = {"images": real, "labels": labels}
+    logit, probability = build(toy, reward="logit")(outcome), build(toy)(outcome)
+    torch.testing.assert_close(logit.sigmoid(), probability)
+
+
+def test_resumes_bit_for_bit(toy) -> None:
+    straight = build(toy)
+    torch.manual_seed(1)
+    expected = train(straight, 6)[3:]
+
+    first = build(toy)
+    torch.manual_seed(1)
+    train(first, 3)
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    resumed = build(toy, seed=9)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    torch.manual_seed(1)
+    assert train(resumed, 3) == expected
+    for name, tensor in straight.state_dict()["discriminator"].items():
+        assert torch.equal(tensor, resumed.state_dict()["discriminator"][name]), name
+
+
+def test_only_the_first_update_calibrates(toy) -> None:
+    reward = build(toy)
+    head = reward.discriminator.heads["fine"]
+    real, fake, labels = sides()
+    x, y = reward.extract(real), reward.extract(fake)
+    reward.update(x, labels, y, labels)
+    mean = head.mean.clone()
+    torch.testing.assert_close(mean.flatten(), x["fine"].float().mean((0, 2, 3)))
+    reward.update(y, labels, x, labels)
+    assert torch.equal(head.mean, mean)
+
+
+def test_the_backbone_stays_as_it_is(lite0: FrozenFeatures) -> None:
+    before = {name: x.clone() for name, x in lite0.state_dict().items()}
+    reward = build(lite0)
+    train(reward, 1)
+    assert all(torch.equal(x, before[name]) for name, x in lite0.state_dict().items())
+    assert not any(name.startswith("backbone") for name in reward.state_dict())
+
+
+def test_sides_may_differ_in_number(toy) -> None:
+    reward = build(toy)
+    real, fake, labels = sides()
+    metrics = reward.update(
+        reward.extract(real[:5]), labels[:5], reward.extract(fake[:9]), labels[:9]
+    )
+    assert set(metrics) == {"loss", "accuracy", "real_score", "fake_score", "grad_norm"}
+
+
+def test_clipping_reports_the_norm_before_it(toy) -> None:
+    free, clipped = build(toy), build(toy, max_grad_norm=1e-3)
+    torch.manual_seed(1)
+    expected = train(free, 1)[0]["grad_norm"]
+    torch.manual_seed(1)
+    assert train(clipped, 1)[0]["grad_norm"] == pytest.approx(expected, rel=1e-6)
+    gradients = [x.grad.norm() for x in clipped.discriminator.parameters()]
+    assert torch.stack(gradients).norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_updates_run_on_the_given_engine(toy) -> None:
+    class Counting:
+        forwards = backwards = 0
+
+        def autocast(self) -> AbstractContextManager[object]:
+            self.forwards += 1
+            return nullcontext()
+
+        def backward(self, loss: Tensor) -> None:
+            self.backwards += 1
+            loss.backward()
+
+    engine = Counting()
+    plain = build(toy)
+    reward = AdversarialReward(toy, plain.discriminator, plain.config, engine)
+    train(reward, 2)
+    assert (engine.forwards, engine.backwards) == (2, 2)
+
+
+@pytest.mark.parametrize("label", [-1, 4])
+def test_labels_out_of_range_are_named(toy, label: int) -> None:
+    reward = build(toy)
+    with pytest.raises(ValueError, match=rf"labels must be in \[0, 4\).*{label}"):
+        reward({"images": torch.rand(1, 3, 16, 16), "labels": torch.tensor([label])})
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"betas": (0.5, 1.0)}, r"betas .*\(0.5, 1.0\)"),
+        ({"loss": "wgan"}, "'wgan'"),
+        ({"reward": "fid"}, "'fid'"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm .* -1.0"),
+        ({"extract_batch_size": 0}, "extract_batch_size .* 0"),
+        ({"feature_dtype": "int8"}, "'int8'"),
+    ],
+)
+def test_config_errors_repeat_the_value(kwargs: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AdversarialConfig(**kwargs)
