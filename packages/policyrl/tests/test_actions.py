@@ -37,10 +37,12 @@ def test_values_stay_in_range_and_rise_with_the_raw_action(raw, step):
     spec = decoding_spec(PRIOR)
     low = torch.tensor([raw])
     both = spec.activate(torch.cat([low, low + 0.5]), step)
-    assert (both["mask_ratio"] >= 0).all() and (both["mask_ratio"] <= 1).all()
+    assert (both["mask_ratio"] >= 0).all()
+    assert (both["mask_ratio"] <= 1).all()
     for name in DECODING_COMPONENTS:
         assert both[name].shape == (2,)
-        assert both[name][0] >= 0 and both[name][1] >= both[name][0]
+        assert both[name][0] >= 0
+        assert both[name][1] >= both[name][0]
     guidance = both["guidance_scale"]
     assert ((guidance == 0) | (guidance >= 0.05)).all()
 
@@ -65,7 +67,8 @@ def test_the_dead_zone_is_exactly_zero_and_its_prior_starts_half_way():
     raw = torch.tensor([[0, 0, 0, edge - 1e-3], [0, 0, 0, edge + 1e-3]])
     below, above = spec.activate(raw, 0)["guidance_scale"].tolist()
     assert below == 0.0
-    assert above == pytest.approx(0.05, rel=2e-3) and above > 0.05
+    assert above == pytest.approx(0.05, rel=2e-3)
+    assert above > 0.05
 
 
 def test_timesteps_of_a_batch_may_differ():
@@ -89,7 +92,9 @@ def test_a_spec_survives_its_config():
 
 def test_the_published_spec_keeps_every_entry():
     spec = published_decoding_spec(6, residual=True)
-    assert spec.active.all() and spec.num_steps == 6 and spec.names == DECODING_COMPONENTS
+    assert spec.active.all()
+    assert spec.num_steps == 6
+    assert spec.names == DECODING_COMPONENTS
     neutral = published_decoding_spec(6, residual=False).activate(torch.zeros(1, 4), 3)
     assert [v.item() for v in neutral.values()] == pytest.approx([0.5] + [math.log(2)] * 3)
 

@@ -31,7 +31,8 @@ def test_inactive_components_add_neither_value_nor_gradient():
     torch.testing.assert_close(log_prob, expected, rtol=1e-12, atol=1e-12)
     entropy = gaussian_entropy(std, active)
     torch.testing.assert_close(entropy, (oracle.entropy() * active).sum(-1), rtol=1e-12, atol=0)
-    assert log_prob[0] == 0 and entropy[0] == 0
+    assert log_prob[0] == 0
+    assert entropy[0] == 0
     (gradient,) = torch.autograd.grad(log_prob.sum(), mean)
     assert torch.equal(gradient != 0, active)
 

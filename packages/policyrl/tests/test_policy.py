@@ -52,7 +52,8 @@ def test_the_generator_alone_decides_the_noise():
     torch.rand(3)
     again, _ = policy.act(observation, torch.Generator().manual_seed(4))
     other, _ = policy.act(observation, torch.Generator().manual_seed(5))
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_the_inert_last_step_has_no_part_in_log_prob_and_gradient():
@@ -66,7 +67,8 @@ def test_the_inert_last_step_has_no_part_in_log_prob_and_gradient():
     last = {key: value[2:] for key, value in observation.items()}
     policy.log_prob_entropy(last, raw[2:])[0].sum().backward()
     gradient = policy.network.head.weight.grad
-    assert (gradient[:2] == 0).all() and (gradient[2:] != 0).any()
+    assert (gradient[:2] == 0).all()
+    assert (gradient[2:] != 0).any()
 
 
 def test_calling_it_decides_as_the_mode_without_gradient():
@@ -76,7 +78,8 @@ def test_calling_it_decides_as_the_mode_without_gradient():
     expected = policy.spec.activate(policy.mode(steps), 1)
     assert set(decision) == set(expected)
     for name, values in decision.items():
-        assert not values.requires_grad and torch.equal(values, expected[name])
+        assert not values.requires_grad
+        assert torch.equal(values, expected[name])
 
 
 def test_statistics_describe_the_average():
