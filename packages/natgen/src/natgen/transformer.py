@@ -176,10 +176,10 @@ class NAT(nn.Module, PyTorchModelHubMixin, library_name="natgen", tags=["masked-
         """Label of the null class.
 
         Raises:
-            AttributeError: the model is conditioned on text.
+            RuntimeError: the model is conditioned on text.
         """
         if self.config.num_classes is None:
-            raise AttributeError("a text-conditional NAT has no null class; use null_condition()")
+            raise RuntimeError("a text-conditional NAT has no null class; use null_condition()")
         return self.config.num_classes
 
     def null_condition(self, batch_size: int) -> Tensor:

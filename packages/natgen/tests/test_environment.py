@@ -1,0 +1,84 @@
+"""The decoding environment: the same images as `generate`, and its protocol."""
+
+import pytest
+import torch
+from natgen import DecodingEnvironment, NoiseSource, generate, published
+
+
+def labels_of(episodes):
+    return episodes % 6
+
+
+def make(model, num_steps=4):
+    return DecodingEnvironment(
+        model, num_steps=num_steps, conditions=labels_of, noise=NoiseSource(9)
+    )
+
+
+def test_episodes_equal_generate(class_model):
+    environment, schedule = make(class_model), published(4)
+    episodes = torch.arange(40, 49)
+    observation = environment.reset(episodes)
+    for t in range(4):
+        assert observation["features"].shape == (9, 12, 16)
+        assert observation["timestep"].tolist() == [t] * 9
+        assert not observation["features"].requires_grad
+        action = schedule(observation["features"], t)
+        observation, reward, terminated = environment.step(action)
+        assert reward.tolist() == [0.0] * 9
+        assert terminated.tolist() == [t == 3] * 9
+    outcome = environment.outcome()
+    expected = generate(
+        class_model,
+        schedule,
+        labels_of(episodes),
+        sample_indices=episodes,
+        noise=NoiseSource(9),
+    )
+    assert torch.equal(outcome["tokens"], expected.tokens.view(9, 3, 4))
+    assert torch.equal(outcome["labels"], labels_of(episodes))
+
+
+def test_observations_can_train_a_network(class_model):
+    features = make(class_model).reset(torch.arange(3))["features"]
+    layer = torch.nn.Linear(16, 1)
+    layer(features).sum().backward()  # inference tensors would refuse
+    assert layer.weight.grad is not None
+
+
+def test_text_outcome(text_model):
+    text = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(0))
+    environment = DecodingEnvironment(
+        text_model, num_steps=1, conditions=lambda episodes: text, noise=NoiseSource(0)
+    )
+    features = environment.reset(torch.arange(2))["features"]
+    environment.step(published(1)(features, 0))
+    assert torch.equal(environment.outcome()["context"], text)
+
+
+def test_no_pass_follows_the_last_step(class_model):
+    calls = []
+    class_model.register_forward_hook(lambda *_: calls.append(1))
+    environment = make(class_model, num_steps=2)
+    features = environment.reset(torch.arange(3))["features"]
+    for t in range(2):
+        environment.step(published(2)(features, t))
+    assert len(calls) == 2
+
+
+def test_misuse(class_model):
+    environment = make(class_model, num_steps=1)
+    with pytest.raises(RuntimeError, match="reset"):
+        environment.step({})
+    features = environment.reset(torch.arange(3))["features"]
+    with pytest.raises(RuntimeError, match="step 0 of 1"):
+        environment.outcome()
+    action = published(1)(features, 0)
+    partial = {name: value for name, value in action.items() if name != "mask_ratio"}
+    with pytest.raises(KeyError, match="mask_ratio"):
+        environment.step(partial)
+    environment.step(action)
+    with pytest.raises(RuntimeError, match="ended after 1 steps"):
+        environment.step(action)
+    with pytest.raises(ValueError, match="got 0"):
+        make(class_model, num_steps=0)

@@ -1,0 +1,200 @@
+"""Mask distributions, the loss, learning, and resuming bit for bit."""
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from natgen import (
+    NAT,
+    BetaMask,
+    CosineMask,
+    NATTrainer,
+    NATTrainingConfig,
+    masked_cross_entropy,
+    random_mask,
+)
+
+SHORT = NATTrainingConfig(
+    learning_rate=3e-3,
+    warmup_steps=4,
+    total_steps=40,
+    lr_schedule="cosine",
+    ema_decay=0.9,
+    grad_clip=1.0,
+)
+
+
+def make_trainer(class_config, config=SHORT, seed=0):
+    torch.manual_seed(1)
+    return NATTrainer(NAT(class_config), config, seed=seed)
+
+
+def batch_of(step, size=8):
+    generator = torch.Generator().manual_seed(step)
+    labels = torch.randint(5, (size,), generator=generator)
+    return (labels[:, None, None] * 3 + torch.arange(12).view(3, 4)) % 16, labels
+
+
+def test_cosine_mask_distribution():
+    ratios = CosineMask().sample(100_000, torch.Generator().manual_seed(0))
+    assert ratios.min() >= 0
+    assert ratios.max() <= 1
+    assert ratios.mean() == pytest.approx(2 / math.pi, abs=0.005)
+    assert (ratios < 0.5).float().mean() == pytest.approx(1 / 3, abs=0.006)  # arccos(1/2) = pi/3
+
+
+def test_beta_mask_distribution():
+    ratios = BetaMask().sample(100_000, torch.Generator().manual_seed(0))
+    assert ratios.mean() == pytest.approx(0.8, abs=0.002)
+    assert ratios.var() == pytest.approx(12 * 3 / (15**2 * 16), rel=0.03)
+    again = BetaMask().sample(100_000, torch.Generator().manual_seed(0))
+    assert torch.equal(ratios, again)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.integers(1, 40), st.integers(0, 99))
+def test_random_mask_counts(ratios, length, seed):
+    ratio = torch.tensor(ratios)
+    masked = random_mask(ratio, length, torch.Generator().manual_seed(seed))
+    expected = (ratio * length).ceil().clamp(1, length)
+    assert torch.equal(masked.sum(1), expected.long())
+
+
+def test_random_mask_is_uniform_over_positions():
+    masked = random_mask(torch.full((20_000,), 0.3), 10, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(masked.float().mean(0), torch.full((10,), 0.3), atol=0.02, rtol=0)
+
+
+def test_loss_counts_masked_positions_only():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 5, 7, generator=generator, requires_grad=True)
+    tokens = torch.randint(7, (3, 5), generator=generator)
+    masked = torch.zeros(3, 5, dtype=torch.bool)
+    masked[0, 1] = masked[2, 4] = True
+    loss, accuracy = masked_cross_entropy(logits, tokens, masked)
+    log_prob = logits.log_softmax(-1)
+    chosen = [log_prob[b, i, tokens[b, i]] for b, i in ((0, 1), (2, 4))]
+    torch.testing.assert_close(loss, -(chosen[0] + chosen[1]) / 2)
+    hits = [logits[b, i].argmax() == tokens[b, i] for b, i in ((0, 1), (2, 4))]
+    assert accuracy == sum(map(float, hits)) / 2
+    loss.backward()
+    assert torch.equal(logits.grad.abs().sum(-1) > 0, masked)
+    smooth, _ = masked_cross_entropy(logits, tokens, masked, 0.1)
+    spread = -log_prob[masked].mean()
+    torch.testing.assert_close(smooth, 0.9 * loss + 0.1 * spread)
+
+
+def test_learning_rate_schedule():
+    cosine = [SHORT.lr_factor(step) for step in range(41)]
+    assert cosine[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert cosine[22] == pytest.approx(0.5)
+    assert cosine[40] == pytest.approx(0.0)
+    assert NATTrainingConfig(warmup_steps=0).lr_factor(0) == 1.0
+
+
+def test_learns_a_deterministic_pattern(class_config):
+    config = NATTrainingConfig(
+        learning_rate=1e-2,
+        betas=(0.9, 0.99),
+        warmup_steps=5,
+        total_steps=100,
+        ema_decay=0.9,
+        label_smoothing=0.0,
+    )
+    trainer = make_trainer(dataclasses.replace(class_config, dropout=0.0), config)
+    validation = batch_of(999, 64)
+    before = trainer.evaluate_loss(*validation, torch.Generator().manual_seed(5))
+    for step in range(100):
+        metrics = trainer.step(*batch_of(step, 32))
+    after = trainer.evaluate_loss(*validation, torch.Generator().manual_seed(5))
+    assert set(metrics) == {"loss", "accuracy", "mask_ratio", "grad_norm", "lr"}
+    assert metrics["mask_ratio"] == pytest.approx(0.84, abs=0.05)  # 0.8, rounded up to tokens
+    assert before["loss"] == pytest.approx(math.log(16), abs=0.2)
+    assert after["loss"] < 0.8
+    assert after["accuracy"] > 0.95
+
+
+def test_resuming_continues_bit_for_bit(class_config, tmp_path):
+    straight = make_trainer(class_config)
+    for step in range(6):
+        straight.step(*batch_of(step))
+    path = tmp_path / "state.pt"
+    torch.save({"trainer": straight.state_dict(), "rng": torch.get_rng_state()}, path)
+    expected = [straight.step(*batch_of(step)) for step in range(6, 12)]
+
+    resumed = make_trainer(class_config, seed=77)
+    state = torch.load(path, weights_only=True)
+    resumed.load_state_dict(state["trainer"])
+    torch.set_rng_state(state["rng"])
+    assert [resumed.step(*batch_of(step)) for step in range(6, 12)] == expected
+    assert resumed.num_updates == 12
+    for name, tensor in straight.ema_model.state_dict().items():
+        assert torch.equal(resumed.ema_model.state_dict()[name], tensor), name
+
+
+def test_average_follows_the_weights(class_config):
+    trainer = make_trainer(class_config)
+    weight, average = trainer.model.head.bias, None
+    for step in range(5):
+        trainer.step(*batch_of(step))
+        new = weight.detach().clone()
+        average = new if average is None else 0.9 * average + 0.1 * new
+        torch.testing.assert_close(trainer.ema_model.head.bias, average)
+    assert not trainer.ema_model.training
+
+
+def test_evaluation_leaves_the_training_alone(class_config):
+    trainer = make_trainer(class_config)
+    trainer.step(*batch_of(0))
+    before = copy.deepcopy(trainer.state_dict())
+    first, second = (
+        trainer.evaluate_loss(*batch_of(1), torch.Generator().manual_seed(2)) for _ in range(2)
+    )
+    assert first == second
+    after = trainer.state_dict()
+    assert torch.equal(before["generator"], after["generator"])
+    for name, tensor in before["model"].items():
+        assert torch.equal(after["model"][name], tensor)
+
+
+def test_dropping_every_condition_hides_it(class_config):
+    config = NATTrainingConfig(condition_dropout=1.0, warmup_steps=0, total_steps=10)
+    trainer = make_trainer(class_config, config)
+    trainer.step(*batch_of(0))
+    gradient = trainer.model.condition.embedding.word.weight.grad
+    used = gradient.abs().sum(1) > 0
+    assert used.tolist() == [False] * 5 + [True]
+
+
+def test_text_training(text_model):
+    trainer = NATTrainer(text_model, SHORT, seed=0)
+    text = torch.randn(8, 3, 6, generator=torch.Generator().manual_seed(0))
+    metrics = trainer.step(batch_of(0)[0], text)
+    assert math.isfinite(metrics["loss"])
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate.*got 0.0"),
+        ({"warmup_steps": 20, "total_steps": 10}, "got 20 and 10"),
+        ({"lr_schedule": "linear"}, "got 'linear'"),
+        ({"label_smoothing": 1.0}, "label_smoothing.*got 1.0"),
+        ({"ema_decay": -0.1}, "ema_decay.*got -0.1"),
+        ({"condition_dropout": 1.5}, "condition_dropout.*got 1.5"),
+        ({"grad_clip": 0.0}, "grad_clip.*got 0.0"),
+        ({"weight_decay": -1.0}, "weight_decay.*got -1.0"),
+    ],
+)
+def test_bad_training_config(settings_, message):
+    with pytest.raises(ValueError, match=message):
+        NATTrainingConfig(**settings_)
+
+
+def test_bad_beta():
+    with pytest.raises(ValueError, match=r"got 0\.0 and 3\.0"):
+        BetaMask(alpha=0.0)
