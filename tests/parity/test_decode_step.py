@@ -19,6 +19,20 @@ from safetensors import safe_open
 from torch import Tensor
 
 
+INPUTS = (
+    "logits_cond",
+    "logits_uncond",
+    "masked_ids",
+    "mask_ratio",
+    "remask_temperature",
+    "sampling_temperature",
+    "guidance_scale",
+    "sampled_ids",
+    "gumbel",
+)
+OUTPUTS = ("guided_logits", "sampled_ids", "confidence", "masked_ids")
+
+
 @pytest.fixture(scope="session")
 def decode_step(reference_dir: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
     with safe_open(reference_dir / "decode_step.safetensors", "pt") as file:
@@ -50,20 +64,6 @@ def test_every_recorded_step(decode_step: tuple[dict, dict[str, Tensor]]) -> Non
         assert torch.equal(certainty.isinf(), expected["confidence"].isinf()), case
         torch.testing.assert_close(certainty, expected["confidence"], **close, msg=case)
         assert torch.equal(after, expected["masked_ids"]), case
-
-
-INPUTS = (
-    "logits_cond",
-    "logits_uncond",
-    "masked_ids",
-    "mask_ratio",
-    "remask_temperature",
-    "sampling_temperature",
-    "guidance_scale",
-    "sampled_ids",
-    "gumbel",
-)
-OUTPUTS = ("guided_logits", "sampled_ids", "confidence", "masked_ids")
 
 
 def test_following_step_starts_from_the_main_batch(
