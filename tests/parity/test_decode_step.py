@@ -18,7 +18,6 @@ from natgen import (
 from safetensors import safe_open
 from torch import Tensor
 
-
 INPUTS = (
     "logits_cond",
     "logits_uncond",
