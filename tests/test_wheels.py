@@ -40,7 +40,7 @@ def build(project: Path, kind: str, output: Path) -> Path:
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
     (archive,) = output.iterdir()
     return archive
@@ -96,7 +96,7 @@ def installed(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
     return target
 
@@ -112,6 +112,6 @@ def test_readme_example_runs_from_wheels_alone(name: str, installed: Path, tmp_p
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
     assert result.returncode == 0, result.stderr

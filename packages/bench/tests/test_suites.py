@@ -42,7 +42,7 @@ def test_suites_write_rates_hardware_and_versions(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     results = json.loads(output.read_text())
