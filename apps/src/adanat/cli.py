@@ -1,0 +1,199 @@
+"""The command line: one command a stage, `run` for all of them, `quickstart` for newcomers."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from adanat.errors import AdanatError
+from adanat.recipes import RECIPES, Recipe, get_recipe
+from adanat.run import Run
+from adanat.runs import Stage
+from adanat.stages import (
+    evaluate,
+    prepare_data,
+    sample,
+    search_schedule,
+    tokenize,
+    train_generator,
+    train_policies,
+    train_tokenizer,
+    write_report,
+)
+from adanat.stages.write_report import headline
+
+_RECIPE_HELP = {
+    "digits": "8x8 digits, minutes: see every part work.",
+    "fashion-mnist": "Clothes of 28x28 pixels, two hours: rank policies.",
+    "fashion-mnist-quick": "Clothes of 28x28 pixels, ten minutes: a first look.",
+    "tiny": "Half a minute: tests and trial runs.",
+}
+_QUICKSTART_RECIPES = {"digits": "digits", "fashion-mnist": "fashion-mnist-quick"}
+
+# The recipe's name is a subcommand; every field of that recipe is an option behind it.
+_RecipeChoice = Annotated[
+    tyro.extras.subcommand_type_from_defaults(
+        {name: build() for name, build in RECIPES.items()}, _RECIPE_HELP
+    ),
+    tyro.conf.arg(name=""),
+]
+_OutputDir = Annotated[Path | None, tyro.conf.arg(help="Folder of the run. Default: runs/RECIPE.")]
+_DataDir = Annotated[
+    Path | None,
+    tyro.conf.arg(help="Folder with the data set's own files. Default: known places."),
+]
+_Overwrite = Annotated[
+    bool, tyro.conf.arg(help="Delete what this command made in the folder before.")
+]
+
+
+def _run(recipe: Recipe, output_dir: Path | None, data_dir: Path | None = None) -> Run:
+    return Run(recipe, output_dir or Path("runs") / recipe.name, data_dir)
+
+
+def _clear(stages: Sequence[Stage]) -> None:
+    for stage in stages:
+        stage.clear()
+
+
+def _whole(run: Run) -> None:
+    """Every stage in order; finished ones do nothing."""
+    for work in (
+        prepare_data,
+        train_tokenizer,
+        tokenize,
+        train_generator,
+        search_schedule,
+        train_policies,
+        evaluate,
+    ):
+        work(run)
+    _report(run)
+
+
+def _report(run: Run) -> None:
+    write_report(run)
+    print(f"\n{headline(run)}\n\nmetrics: {run.folder.metrics}\nreport:  {run.folder.report}")
+
+
+def _stage_command(
+    summary: str, work: Callable[[Run], None], stages: Callable[[Run], Sequence[Stage]]
+) -> Callable[..., None]:
+    """The command of one stage; `stages` are those that --overwrite clears."""
+
+    def command(
+        recipe: _RecipeChoice,  # type: ignore[valid-type]  # a union made at run time
+        output_dir: _OutputDir = None,
+        data_dir: _DataDir = None,
+        overwrite: _Overwrite = False,
+    ) -> None:
+        run = _run(recipe, output_dir, data_dir)
+        if overwrite:
+            _clear(stages(run))
+        work(run)
+
+    command.__doc__ = summary
+    return command
+
+
+def _quickstart(
+    data: Literal["digits", "fashion-mnist"] = "digits",
+    output_dir: _OutputDir = None,
+    data_dir: _DataDir = None,
+    overwrite: _Overwrite = False,
+) -> None:
+    """The whole loop on real images in minutes, ending with a table and a page of pictures."""
+    run = _run(get_recipe(_QUICKSTART_RECIPES[data]), output_dir, data_dir)
+    if overwrite:
+        _clear(list(run.stages.in_order().values()))
+    _whole(run)
+
+
+def _sample(
+    recipe: _RecipeChoice,  # type: ignore[valid-type]  # a union made at run time
+    output_dir: _OutputDir = None,
+    policy: Annotated[
+        str, tyro.conf.arg(help="static, static_tuned, adaptive or adaptive_static.")
+    ] = "adaptive",
+    labels: Annotated[
+        tuple[int, ...], tyro.conf.arg(help="Classes, used in turn. Default: all of them.")
+    ] = (),
+    num_samples: int = 64,
+    seed: Annotated[int, tyro.conf.arg(help="Same seed, same pictures.")] = 0,
+) -> None:
+    """Draw pictures from a finished run."""
+    run = _run(recipe, output_dir)
+    print(sample(run, policy=policy, labels=labels, num_samples=num_samples, seed=seed))
+
+
+COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
+    {
+        "quickstart": _quickstart,
+        "run": _stage_command(
+            "All stages in order. Finished ones do nothing, interrupted ones go on.",
+            _whole,
+            lambda run: list(run.stages.in_order().values()),
+        ),
+        "data": _stage_command(
+            "Write the data set as webdataset shards.", prepare_data, lambda run: [run.stages.data]
+        ),
+        "train-tokenizer": _stage_command(
+            "Train the tokenizer: images to grids of codes.",
+            train_tokenizer,
+            lambda run: [run.stages.tokenizer],
+        ),
+        "tokenize": _stage_command(
+            "Encode all images into memory-mapped stores.",
+            tokenize,
+            lambda run: [run.stages.tokens],
+        ),
+        "train-generator": _stage_command(
+            "Train the non-autoregressive transformer on the codes.",
+            train_generator,
+            lambda run: [run.stages.generator],
+        ),
+        "search-schedule": _stage_command(
+            "Find the best hand-made schedule of a grid on validation images.",
+            search_schedule,
+            lambda run: [run.stages.schedule],
+        ),
+        "train-policy": _stage_command(
+            "Train the policies by PPO against the adversarial reward.",
+            train_policies,
+            lambda run: list(run.stages.policies.values()),
+        ),
+        "sample": _sample,
+        "evaluate": _stage_command(
+            "Score all policies on test images, paired, over several seeds.",
+            evaluate,
+            lambda run: [run.stages.evaluation],
+        ),
+        "report": _stage_command(
+            "Write metrics.json and report.html of an evaluated run.", _report, lambda run: []
+        ),
+    }
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script `adanat`; exits with 1 on an error of the user's side."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            dict(COMMANDS),
+            prog="adanat",
+            description="AdaNAT from raw images to the evaluated policy.",
+            args=arguments,
+            config=_CONFIG,
+        )
+    except (AdanatError, ValueError) as error:
+        print(f"adanat: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+_CONFIG: tuple[Any, ...] = (
+    tyro.conf.OmitSubcommandPrefixes,
+    tyro.conf.CascadeSubcommandArgs,
+)

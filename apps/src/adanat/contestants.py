@@ -1,0 +1,46 @@
+"""The decoding policies that an evaluation compares."""
+
+from natgen import COMPONENTS, DecodingPolicy, StaticSchedule
+from torch import Tensor
+
+from adanat.run import Run
+from adanat.stages.search_schedule import default_point, tuned_point
+
+STATIC = "static"
+STATIC_TUNED = "static_tuned"
+ADAPTIVE = "adaptive"
+ADAPTIVE_STATIC = "adaptive_static"
+
+
+def of_seed(name: str, run: Run, seed: int) -> str:
+    """Name of a policy seed's entry: the first seed has the plain name."""
+    return name if seed == run.recipe.policy.seeds[0] else f"{name}_{seed}"
+
+
+def contestants(run: Run) -> dict[str, DecodingPolicy]:
+    """Hand-made, tuned, learned, and each learned policy's own average, by name."""
+    found: dict[str, DecodingPolicy] = {
+        STATIC: default_point(run.recipe.num_decoding_steps).schedule(),
+        STATIC_TUNED: tuned_point(run).schedule(),
+    }
+    for seed in run.recipe.policy.seeds:
+        policy = run.policy(seed)
+        found[of_seed(ADAPTIVE, run, seed)] = policy
+        found[of_seed(ADAPTIVE_STATIC, run, seed)] = StaticSchedule(policy.to_static())
+    return found
+
+
+def describe(name: str) -> str:
+    """A few words on an entry of `contestants`, for tables."""
+    base = name.rstrip("0123456789").rstrip("_")
+    return {
+        STATIC: "published hand-made schedule",
+        STATIC_TUNED: "best of the grid, chosen on validation images",
+        ADAPTIVE: "learned policy, its mean action for each sample",
+        ADAPTIVE_STATIC: "the learned policy's average, the same for all samples",
+    }[base]
+
+
+def column(parameters: Tensor, component: str) -> Tensor:
+    """One of the four numbers of (..., 4) parameters."""
+    return parameters[..., COMPONENTS.index(component)]

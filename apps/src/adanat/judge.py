@@ -1,0 +1,88 @@
+"""Measures images on features that no policy was trained on (EfficientNet-Lite2 by default)."""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from advreward import efficientnet_lite
+from natgen import DecodingPolicy
+from torch import Tensor
+
+from adanat.generation import Cost, Generator, balanced_labels
+from adanat.metrics import PooledFeatures, Reference, extract_features
+from adanat.metrics.features import FloatArray
+from adanat.progress import ProgressReporter
+from adanat.run import Run
+
+LITE2 = "lite2"
+"""Name of the evaluation features; opens the key of every score on them."""
+
+
+class Sampled(NamedTuple):
+    """A policy's samples under one seed."""
+
+    features: dict[str, FloatArray]
+    """(N, D) of each extractor."""
+    parameters: Tensor
+    """(N, T, 4), the chosen numbers in the order of natgen.COMPONENTS."""
+    cost: Cost
+
+
+class Judge:
+    """Draws samples under any policy and embeds them batch by batch; no image is kept.
+
+    Args:
+        run: whose models, data and label plan are used.
+        extractors: further features beside `lite2`, by name.
+    """
+
+    def __init__(self, run: Run, extractors: Mapping[str, PooledFeatures] | None = None) -> None:
+        self._run = run
+        backbone = efficientnet_lite("lite2", input_size=run.recipe.evaluation.feature_size)
+        self._extractors: dict[str, PooledFeatures] = {
+            LITE2: backbone.to(run.device).pooled,
+            **(extractors or {}),
+        }
+
+    @cached_property
+    def generator(self) -> Generator:
+        """The run's NAT and tokenizer."""
+        return Generator(
+            self._run.nat(),
+            self._run.tokenizer(),
+            partial(balanced_labels, num_classes=self._run.recipe.data.num_classes),
+            batch_size=self._run.recipe.evaluation.batch_size,
+        )
+
+    def embed(self, batches: Iterable[Tensor]) -> dict[str, FloatArray]:
+        """Features (N, D) of each extractor for batches of uint8 images (B, 3, H, W)."""
+        parts: dict[str, list[FloatArray]] = {name: [] for name in self._extractors}
+        for images in batches:
+            for name, pooled in self._extractors.items():
+                parts[name].append(extract_features(images, pooled, device=self._run.device))
+        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+    def references(self, split: str) -> dict[str, Reference]:
+        """Features of all real images of a split, for each extractor."""
+        images = self._run.images(split).images.split(self._run.recipe.evaluation.batch_size)
+        return {name: Reference(features=array) for name, array in self.embed(images).items()}
+
+    def sample(
+        self, policy: DecodingPolicy, *, seed: int, num_samples: int, description: str
+    ) -> Sampled:
+        """Draw samples 0 to `num_samples` - 1 under a noise seed."""
+        generator = self.generator
+        generator.cost = Cost()
+        parameters: list[Tensor] = []
+
+        def images() -> Iterable[Tensor]:
+            with ProgressReporter(description, num_samples) as progress:
+                for batch in generator.batches(policy, seed=seed, num_samples=num_samples):
+                    parameters.append(batch.generation.parameters.cpu())
+                    yield batch.images
+                    progress.advance(len(batch.images))
+
+        features = self.embed(images())
+        return Sampled(features, torch.cat(parameters), generator.cost)

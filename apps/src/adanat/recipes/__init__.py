@@ -1,0 +1,30 @@
+"""Recipes by name: data, sizes, training, policy and judgement of a whole run."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from adanat.errors import AdanatError
+from adanat.recipes.base import Recipe
+from adanat.recipes.digits import digits
+from adanat.recipes.fashion_mnist import fashion_mnist, fashion_mnist_quick
+from adanat.recipes.tiny import tiny
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
+    {
+        "digits": digits,
+        "fashion-mnist": fashion_mnist,
+        "fashion-mnist-quick": fashion_mnist_quick,
+        "tiny": tiny,
+    }
+)
+"""Each builds its recipe anew."""
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of a name. Raises AdanatError for an unknown one."""
+    if name not in RECIPES:
+        raise AdanatError(f"there is no recipe {name!r}; the recipes are {', '.join(RECIPES)}")
+    return RECIPES[name]()
+
+
+__all__ = ["RECIPES", "Recipe", "get_recipe"]

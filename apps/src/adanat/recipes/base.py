@@ -1,0 +1,217 @@
+"""A recipe: everything that a run needs to be repeated, as one typed value."""
+
+from dataclasses import dataclass, replace
+
+from advreward import AdversarialConfig
+from natgen import NATTrainingConfig
+from policyrl import PPOConfig
+from vqtok import TokenizerConfig, TokenizerTrainingConfig
+
+
+def _require_positive(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{owner}.{name} must be positive, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """Which images, at which size."""
+
+    source: str
+    """Name of the data source: `digits` or `fashion-mnist`."""
+    image_size: int
+    """Side in pixels; smaller images are padded with black on all sides."""
+    num_classes: int
+    """Number of classes; labels run from 0 to num_classes - 1."""
+
+    def __post_init__(self) -> None:
+        _require_positive("data", image_size=self.image_size, num_classes=self.num_classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerRecipe:
+    """Stage 1: images to grids of codes."""
+
+    model: TokenizerConfig
+    training: TokenizerTrainingConfig
+    batch_size: int
+    perceptual_size: int = 32
+    """Images are resized to this side for the perceptual backbone."""
+
+    def __post_init__(self) -> None:
+        _require_positive("tokenizer", batch_size=self.batch_size)
+        if self.training.total_steps is None:
+            raise ValueError("tokenizer.training.total_steps must be given: it ends the training")
+
+    @property
+    def total_steps(self) -> int:
+        """Number of updates."""
+        return self.training.total_steps or 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorRecipe:
+    """Stage 2: the non-autoregressive transformer on those codes."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    training: NATTrainingConfig
+    batch_size: int
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require_positive("generator", batch_size=self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleRecipe:
+    """Stage 3: the best hand-made schedule, a grid around the published one.
+
+    Every combination is judged on validation images with the same labels and noise.
+    """
+
+    remask_temperatures: tuple[float, ...] = (1.0, 4.5, 10.0)
+    sampling_temperatures: tuple[float, ...] = (0.8, 1.0, 1.2)
+    guidance_scales: tuple[float, ...] = (0.0, 1.0, 3.0)
+    num_samples: int = 2000
+    """Images generated for each point of the grid."""
+    comparison_steps: tuple[int, ...] = (6, 8, 12, 16)
+    """Step counts at which the tuned schedule is measured as a yardstick for the policy."""
+
+    def __post_init__(self) -> None:
+        _require_positive("schedule", num_samples=self.num_samples)
+        for name in ("remask_temperatures", "sampling_temperatures", "guidance_scales"):
+            if not getattr(self, name):
+                raise ValueError(f"schedule.{name} is empty: give at least one value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardRecipe:
+    """The adversarial reward that the policy is trained against."""
+
+    adversarial: AdversarialConfig
+    real_side: str = "reconstructions"
+    """`reconstructions`: real images passed through the tokenizer, so that the discriminator
+    judges what the policy can change; `images`: raw real images, as published."""
+    num_real: int = 10_000
+    """Real images whose frozen features are kept in memory."""
+    input_size: int = 64
+    """Images are resized to this side for the frozen backbone."""
+    warmup_cycles: int = 3
+    """Rollouts of the untrained policy on which the discriminator alone is trained first."""
+    warmup_updates: int = 20
+    """Discriminator updates on each of them."""
+    updates_per_cycle: int = 6
+    """Discriminator updates after each policy update."""
+    batch_size: int = 96
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            "reward",
+            num_real=self.num_real,
+            input_size=self.input_size,
+            updates_per_cycle=self.updates_per_cycle,
+            batch_size=self.batch_size,
+        )
+        if self.real_side not in ("reconstructions", "images"):
+            raise ValueError(
+                f"reward.real_side must be 'reconstructions' or 'images', got {self.real_side!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyRecipe:
+    """Stage 4: the policy network, its prior and its training."""
+
+    ppo: PPOConfig
+    hidden_dim: int = 128
+    conv_channels: int = 32
+    mlp_dims: tuple[int, int] = (256, 128)
+    learned: tuple[str, ...] = (
+        "mask_ratio",
+        "remask_temperature",
+        "sampling_temperature",
+        "guidance_scale",
+    )
+    """Numbers that the policy chooses; the others stay at the tuned schedule."""
+    num_updates: int = 100
+    episodes_per_update: int = 512
+    rollout_batch_size: int = 256
+    validate_every: int = 20
+    """Updates between two measurements on validation images; the best one is kept."""
+    validation_samples: int = 2000
+    seeds: tuple[int, ...] = (0,)
+    """One policy is trained for each of these seeds."""
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            "policy",
+            num_updates=self.num_updates,
+            episodes_per_update=self.episodes_per_update,
+            rollout_batch_size=self.rollout_batch_size,
+            validate_every=self.validate_every,
+            validation_samples=self.validation_samples,
+        )
+        if not self.seeds:
+            raise ValueError("policy.seeds is empty: give at least one seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecipe:
+    """Stage 5: the judgement on test images with fresh seeds."""
+
+    num_samples: int = 10_000
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Generation seeds; all policies share labels and noise under each of them."""
+    batch_size: int = 250
+    feature_size: int = 64
+    """Images are resized to this side for the evaluation backbone (EfficientNet-Lite2)."""
+    classifier_steps: int = 1200
+    """Training steps of the classifier of the data set whose features confirm the distances."""
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            "evaluation",
+            num_samples=self.num_samples,
+            batch_size=self.batch_size,
+            feature_size=self.feature_size,
+            classifier_steps=self.classifier_steps,
+        )
+        if not self.seeds:
+            raise ValueError("evaluation.seeds is empty: give at least one seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Data, sizes, training, policy and judgement of one run."""
+
+    name: str
+    data: DataRecipe
+    tokenizer: TokenizerRecipe
+    generator: GeneratorRecipe
+    schedule: ScheduleRecipe
+    reward: RewardRecipe
+    policy: PolicyRecipe
+    evaluation: EvaluationRecipe
+    num_decoding_steps: int = 4
+    seed: int = 0
+    checkpoint_every: int = 200
+    """Optimizer steps between two resumable checkpoints (policy: updates, a tenth of it)."""
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            "recipe",
+            num_decoding_steps=self.num_decoding_steps,
+            checkpoint_every=self.checkpoint_every,
+        )
+        if self.tokenizer.model.image_size != self.data.image_size:
+            raise ValueError(
+                f"tokenizer.model.image_size is {self.tokenizer.model.image_size} but "
+                f"data.image_size is {self.data.image_size}: set both to the same size"
+            )
+
+    def policy_for(self, seed: int) -> PolicyRecipe:
+        """What the policy of one seed depends on: not the other seeds."""
+        return replace(self.policy, seeds=(seed,))

@@ -1,0 +1,157 @@
+"""A run: one recipe in one folder, its stages and what each depends on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from natgen import NAT
+from policyrl import GaussianPolicy
+from vqtok import Tokenizer, TokenStore
+
+from adanat.data import ImageSet, load_split
+from adanat.errors import StageError
+from adanat.recipes.base import Recipe
+from adanat.run_folder import RunFolder
+from adanat.runs import Stage
+
+
+class StageGraph(NamedTuple):
+    """The stages of a run; each knows the stages whose output it reads."""
+
+    data: Stage
+    tokenizer: Stage
+    tokens: Stage
+    generator: Stage
+    schedule: Stage
+    policies: dict[int, Stage]
+    """One per policy seed."""
+    evaluation: Stage
+
+    def in_order(self) -> dict[str, Stage]:
+        """All stages by the name under which their seconds are reported."""
+        policies = {f"train-policy-{seed}": stage for seed, stage in self.policies.items()}
+        return {
+            "data": self.data,
+            "train-tokenizer": self.tokenizer,
+            "tokenize": self.tokens,
+            "train-generator": self.generator,
+            "search-schedule": self.schedule,
+            **policies,
+            "evaluate": self.evaluation,
+        }
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recipe in one output folder.
+
+    Args:
+        recipe: what to do.
+        output_dir: the run folder; created by the first stage.
+        data_dir: folder of the data set's own files, for sources that have files.
+    """
+
+    recipe: Recipe
+    output_dir: Path
+    data_dir: Path | None = None
+
+    @cached_property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.output_dir)
+
+    @cached_property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def stages(self) -> StageGraph:
+        recipe, folder = self.recipe, self.folder
+        data = Stage("data", folder.data, recipe.data)
+        shared = {"seed": recipe.seed}
+        tokenizer = Stage(
+            "train-tokenizer",
+            folder.tokenizer,
+            shared | {"tokenizer": recipe.tokenizer},
+            depends_on=[data],
+        )
+        tokens = Stage("tokenize", folder.tokens, {}, depends_on=[data, tokenizer])
+        generator = Stage(
+            "train-generator",
+            folder.generator,
+            shared | {"generator": recipe.generator},
+            depends_on=[tokens],
+        )
+        decoding = shared | {
+            "num_decoding_steps": recipe.num_decoding_steps,
+            "feature_size": recipe.evaluation.feature_size,
+        }
+        schedule = Stage(
+            "search-schedule",
+            folder.schedule,
+            decoding | {"schedule": recipe.schedule},
+            depends_on=[generator],
+        )
+        policies = {
+            seed: Stage(
+                f"train-policy-{seed}",
+                folder.policy(seed),
+                decoding | {"reward": recipe.reward, "policy": recipe.policy_for(seed)},
+                depends_on=[schedule],
+            )
+            for seed in recipe.policy.seeds
+        }
+        evaluation = Stage(
+            "evaluate",
+            folder.evaluation,
+            decoding | {"evaluation": recipe.evaluation},
+            depends_on=list(policies.values()),
+        )
+        return StageGraph(data, tokenizer, tokens, generator, schedule, policies, evaluation)
+
+    def images(self, split: str) -> ImageSet:
+        """The images of one split, padded to the recipe's size."""
+        self.require(self.stages.data)
+        found = load_split(self.folder.data, split, self.recipe.data.image_size)
+        if len(found.class_names) != self.recipe.data.num_classes:
+            raise StageError(
+                f"{self.folder.data} has {len(found.class_names)} classes, but the recipe says "
+                f"data.num_classes = {self.recipe.data.num_classes}: set it to the former"
+            )
+        return found
+
+    def tokens(self, split: str) -> TokenStore:
+        """The codes of one split."""
+        self.require(self.stages.tokens)
+        return TokenStore(self.folder.token_store(split))
+
+    def tokenizer(self) -> Tokenizer:
+        """The trained tokenizer, in evaluation mode on the run's device."""
+        self.require(self.stages.tokenizer)
+        return Tokenizer.from_pretrained(self.folder.tokenizer_model).to(self.device).eval()
+
+    def nat(self) -> NAT:
+        """The trained transformer, in evaluation mode on the run's device."""
+        self.require(self.stages.generator)
+        return NAT.from_pretrained(self.folder.generator_model).to(self.device).eval()
+
+    def policy(self, seed: int) -> GaussianPolicy:
+        """The trained policy of one seed, in evaluation mode on the run's device."""
+        if seed not in self.stages.policies:
+            raise StageError(
+                f"the recipe has no policy of seed {seed}; its seeds are "
+                f"{', '.join(map(str, self.stages.policies))}"
+            )
+        self.require(self.stages.policies[seed])
+        model = GaussianPolicy.from_pretrained(self.folder.policy_model(seed))
+        return model.to(self.device).eval()
+
+    def require(self, stage: Stage) -> None:
+        """Raise StageError unless `stage` is finished."""
+        if not stage.is_done():
+            command = stage.name if not stage.name.startswith("train-policy") else "train-policy"
+            raise StageError(
+                f"{stage.folder} is not finished: run `adanat {command} {self.recipe.name} "
+                f"--output-dir {self.output_dir}` first"
+            )

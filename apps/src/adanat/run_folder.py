@@ -1,0 +1,89 @@
+"""Where everything of one run lies: the only place that knows the folder names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The output folder of a run and its parts.
+
+    ```
+    data/            webdataset shards per split
+    tokenizer/       checkpoints/, model/, metrics.jsonl
+    tokens/SPLIT/    memory-mapped codes
+    generator/       checkpoints/, model/, metrics.jsonl
+    schedule/        schedule.json: the grid and its winner
+    policy/seed-K/   checkpoints/, model/, metrics.jsonl
+    evaluation/      features/, evaluation.json
+    samples/         pictures
+    metrics.json, report.html, config.json
+    ```
+    """
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.root / "tokenizer"
+
+    @property
+    def tokenizer_model(self) -> Path:
+        return self.tokenizer / "model"
+
+    @property
+    def tokens(self) -> Path:
+        return self.root / "tokens"
+
+    def token_store(self, split: str) -> Path:
+        return self.tokens / split
+
+    @property
+    def generator(self) -> Path:
+        return self.root / "generator"
+
+    @property
+    def generator_model(self) -> Path:
+        return self.generator / "model"
+
+    @property
+    def schedule(self) -> Path:
+        return self.root / "schedule"
+
+    @property
+    def schedule_result(self) -> Path:
+        return self.schedule / "schedule.json"
+
+    def policy(self, seed: int) -> Path:
+        return self.root / "policy" / f"seed-{seed}"
+
+    def policy_model(self, seed: int) -> Path:
+        return self.policy(seed) / "model"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "evaluation"
+
+    @property
+    def evaluation_result(self) -> Path:
+        return self.evaluation / "evaluation.json"
+
+    @property
+    def samples(self) -> Path:
+        return self.root / "samples"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"

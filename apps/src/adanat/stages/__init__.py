@@ -1,0 +1,23 @@
+"""The stages of a run, in order; each does nothing when it is finished already."""
+
+from adanat.stages.evaluate import evaluate
+from adanat.stages.prepare_data import prepare_data
+from adanat.stages.sample import sample
+from adanat.stages.search_schedule import search_schedule
+from adanat.stages.tokenize import tokenize
+from adanat.stages.train_generator import train_generator
+from adanat.stages.train_policy import train_policies
+from adanat.stages.train_tokenizer import train_tokenizer
+from adanat.stages.write_report import write_report
+
+__all__ = [
+    "evaluate",
+    "prepare_data",
+    "sample",
+    "search_schedule",
+    "tokenize",
+    "train_generator",
+    "train_policies",
+    "train_tokenizer",
+    "write_report",
+]

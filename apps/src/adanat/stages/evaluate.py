@@ -1,0 +1,187 @@
+"""Stage `evaluate`: every policy on test images, with the same labels and the same noise."""
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from natgen import DecodingPolicy
+
+from adanat.checkpoints import atomic_write_json, read_json
+from adanat.contestants import ADAPTIVE, STATIC_TUNED, contestants, of_seed
+from adanat.judge import LITE2, Judge
+from adanat.metrics import (
+    Classifier,
+    ClassifierConfig,
+    ClassifierTrainingConfig,
+    Interval,
+    accuracy,
+    all_scores,
+    equivalent_steps,
+    gap_share,
+    paired_gain,
+    to_uint8,
+    train_classifier,
+)
+from adanat.metrics.features import FloatArray
+from adanat.progress import ProgressReporter
+from adanat.run import Run
+from adanat.seeding import derive_seed
+from adanat.stages.search_schedule import tuned_points_of_more_steps
+
+CLASSIFIER = "classifier"
+"""Name of the confirming features, of a classifier trained on the data set itself."""
+DISTANCE = f"{LITE2}_fd"
+
+
+def evaluate(run: Run) -> None:
+    """Score all policies under all seeds, the bounds, and the tuned schedule at more steps.
+
+    Each score is written down as soon as it is known; an interrupted evaluation goes on there.
+    """
+    stage = run.stages.evaluation
+    if stage.is_done():
+        return
+    recipe = run.recipe.evaluation
+    policies = contestants(run)
+    with stage:
+        scores = _Scores(run)
+        for seed in recipe.seeds:
+            for name, policy in policies.items():
+                scores.measure(name, policy, seed)
+        for point in tuned_points_of_more_steps(run):
+            name = f"{STATIC_TUNED}_T{point.num_steps}"
+            scores.measure(name, point.schedule(), recipe.seeds[0])
+        test_images = run.images("test")
+        stage.finish(
+            {
+                "protocol": {
+                    "num_samples": recipe.num_samples,
+                    "seeds": list(recipe.seeds),
+                    "label_plan": "balanced",
+                    "features": f"EfficientNet-Lite2 pooled, images at {recipe.feature_size} px",
+                    "reference": f"{len(test_images.images)} test images",
+                    "classifier_accuracy": accuracy(
+                        scores.classifier.cpu(), test_images.images, test_images.labels
+                    ),
+                },
+                "bounds": scores.bounds(),
+                "scores": scores.rows,
+                "comparisons": {
+                    str(seed): _compare(run, scores, of_seed(ADAPTIVE, run, seed))
+                    for seed in run.recipe.policy.seeds
+                },
+            }
+        )
+
+
+class _Scores:
+    """Scores by policy and seed, kept on disk."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._path = run.folder.evaluation / "scores.json"
+        self.rows: list[dict[str, Any]] = read_json(self._path) if self._path.is_file() else []
+        self.classifier = _load_or_train_classifier(run)
+        self._judge = Judge(run, {CLASSIFIER: self.classifier.features})
+
+    def measure(self, name: str, policy: DecodingPolicy, seed: int) -> None:
+        """Score `policy` under one generation seed, unless that is known."""
+        if any(row["policy"] == name and row["seed"] == seed for row in self.rows):
+            return
+        sampled = self._judge.sample(
+            policy,
+            seed=derive_seed(self._run.recipe.seed, "test", seed),
+            num_samples=self._run.recipe.evaluation.num_samples,
+            description=f"evaluate {name}, seed {seed}",
+        )
+        self.rows.append(
+            {
+                "policy": name,
+                "seed": seed,
+                "num_steps": policy.num_steps,
+                **self._score(sampled.features),
+                "network_passes": sampled.cost.passes_per_image,
+                "images_per_second": sampled.cost.images_per_second,
+            }
+        )
+        atomic_write_json(self._path, self.rows)
+
+    def values(self, name: str, key: str) -> dict[int, float]:
+        """One score of a policy by seed."""
+        return {row["seed"]: float(row[key]) for row in self.rows if row["policy"] == name}
+
+    def bounds(self) -> dict[str, dict[str, float]]:
+        """The floor and the real-to-real distance, with as many images as samples if there are."""
+        run, batch_size = self._run, self._run.recipe.evaluation.batch_size
+        real = run.images("validation").images[: run.recipe.evaluation.num_samples]
+        codes, _ = run.tokens("validation").batch(range(len(real)))
+        decode = self._judge.generator.tokenizer.decode
+        rebuilt = (to_uint8(decode(chunk.to(run.device))) for chunk in codes.split(batch_size))
+        return {
+            "real_to_real": {
+                "num_images": len(real),
+                **self._score(self._judge.embed(real.split(batch_size))),
+            },
+            "reconstructions": {
+                "num_images": len(real),
+                **self._score(self._judge.embed(rebuilt)),
+            },
+        }
+
+    @cached_property
+    def _references(self) -> Any:
+        return self._judge.references("test")
+
+    def _score(self, features: dict[str, FloatArray]) -> dict[str, float]:
+        return {
+            key: value
+            for name, array in features.items()
+            for key, value in all_scores(array, self._references[name], prefix=name).items()
+        }
+
+
+def _load_or_train_classifier(run: Run) -> Classifier:
+    path = run.folder.evaluation / "classifier"
+    if (path / "model.safetensors").is_file():
+        return Classifier.from_pretrained(path).to(run.device).eval()
+    fit = run.images("fit")
+    steps = run.recipe.evaluation.classifier_steps
+    with ProgressReporter("classifier", steps) as progress:
+        classifier = train_classifier(
+            fit.images,
+            fit.labels,
+            ClassifierConfig(num_classes=run.recipe.data.num_classes),
+            ClassifierTrainingConfig(
+                num_steps=steps, seed=derive_seed(run.recipe.seed, "classifier")
+            ),
+            on_step=lambda _, loss: progress.advance(values={"loss": loss}),
+        )
+    classifier.save_pretrained(path)
+    return classifier.to(run.device)
+
+
+def _compare(run: Run, scores: _Scores, name: str) -> dict[str, Any]:
+    """What a learned policy gains over the tuned schedule; empty keys where it cannot be said."""
+    found: dict[str, Any] = {}
+    for key in (DISTANCE, f"{LITE2}_recall", f"{CLASSIFIER}_fd"):
+        tuned, adaptive = scores.values(STATIC_TUNED, key), scores.values(name, key)
+        seeds = sorted(adaptive)
+        if len(seeds) > 1:
+            gain = paired_gain([tuned[s] for s in seeds], [adaptive[s] for s in seeds])
+            found[f"{key}_gain"] = _interval(gain)
+    first = run.recipe.evaluation.seeds[0]
+    target = scores.values(name, DISTANCE)[first]
+    by_steps = {run.recipe.num_decoding_steps: scores.values(STATIC_TUNED, DISTANCE)[first]}
+    for point in tuned_points_of_more_steps(run):
+        tuned = scores.values(f"{STATIC_TUNED}_T{point.num_steps}", DISTANCE)
+        by_steps[point.num_steps] = tuned[first]
+    steps = equivalent_steps(by_steps, target)
+    found["equivalent_steps"] = steps if steps < torch.inf else None  # JSON has no infinity
+    few, many = by_steps[min(by_steps)], by_steps[max(by_steps)]
+    found["gap_share"] = gap_share(few, target, many) if many < few else None
+    found["tuned_distance_by_steps"] = {str(k): v for k, v in by_steps.items()}
+    return found
+
+
+def _interval(interval: Interval) -> dict[str, float]:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}

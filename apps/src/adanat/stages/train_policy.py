@@ -1,0 +1,215 @@
+"""Stage `train-policy`: PPO against the adversarial reward."""
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from advreward import AdversarialReward, Discriminator, DiscriminatorConfig, efficientnet_lite
+from natgen import NAT, DecodingEnvironment, NoiseSource
+from policyrl import (
+    GaussianPolicy,
+    PolicyNetwork,
+    PolicyNetworkConfig,
+    PPOTrainer,
+    decoding_spec,
+)
+from torch import Tensor
+
+from adanat.generation import balanced_labels
+from adanat.judge import LITE2, Judge, Sampled
+from adanat.loop import IntervalHook, train_loop
+from adanat.metrics import frechet_score
+from adanat.rewards import PictureReward
+from adanat.run import Run
+from adanat.seeding import derive_seed
+from adanat.stages.search_schedule import tuned_point
+
+
+def train_policies(run: Run) -> None:
+    """Train one policy for each seed of the recipe."""
+    for seed in run.recipe.policy.seeds:
+        train_policy(run, seed)
+
+
+def train_policy(run: Run, seed: int) -> None:
+    """Train the policy of one seed; it starts as the tuned schedule, exactly."""
+    stage = run.stages.policies[seed]
+    if stage.is_done():
+        return
+    recipe = run.recipe.policy
+    with stage:
+        cycle = _Cycle(run, seed)
+        selection = _Selection(run, cycle.policy)
+        train_loop(
+            step_fn=cycle.step,
+            total_steps=run.recipe.reward.warmup_cycles + recipe.num_updates,
+            folder=stage.folder,
+            get_state=lambda: {"cycle": cycle.state_dict(), "best": selection.state_dict()},
+            set_state=lambda state: (
+                cycle.load_state_dict(state["cycle"]),
+                selection.load_state_dict(state["best"]),
+            )[0],
+            description=f"policy {seed}",
+            save_every=max(1, run.recipe.checkpoint_every // 20),
+            log_every=1,
+            hooks=[IntervalHook(recipe.validate_every, selection.validate)],
+        )
+        policy = selection.restore_best()
+        policy.fit_statistics(selection.sample("chosen policy").parameters)
+        policy.save_pretrained(run.folder.policy_model(seed))
+        print(policy.describe())
+        stage.finish({"validation_lite2_fd": selection.distance, "best_step": selection.step})
+
+
+class _Cycle:
+    """Rollout, PPO update, discriminator updates: what one step of the loop does."""
+
+    def __init__(self, run: Run, seed: int) -> None:
+        recipe, device = run.recipe, run.device
+        self._reward_recipe, self._policy_recipe = recipe.reward, recipe.policy
+        nat, tokenizer = run.nat(), run.tokenizer()
+        torch.manual_seed(derive_seed(seed, "policy weights"))
+        self.policy, value_network = _networks(run, nat)
+        self._trainer = PPOTrainer(
+            self.policy,
+            value_network,
+            recipe.policy.ppo,
+            seed=derive_seed(seed, "policy exploration"),
+        )
+        self._environment = DecodingEnvironment(
+            nat,
+            num_steps=recipe.num_decoding_steps,
+            conditions=partial(balanced_labels, num_classes=recipe.data.num_classes),
+            noise=NoiseSource(derive_seed(seed, "policy rollouts")),
+        )
+        backbone = efficientnet_lite("lite0", input_size=recipe.reward.input_size).to(device)
+        discriminator = Discriminator(
+            DiscriminatorConfig(channels=backbone.channels, num_classes=recipe.data.num_classes)
+        ).to(device)
+        self._adversary = AdversarialReward(backbone, discriminator, recipe.reward.adversarial)
+        self._pictures = PictureReward(tokenizer, self._adversary)
+        self._generator = torch.Generator().manual_seed(derive_seed(seed, "discriminator batches"))
+        self._real_features, self._real_labels = self._embed_real(run)
+
+    def step(self, number: int) -> dict[str, float]:
+        """One cycle; the first ones train the discriminator alone."""
+        recipe = self._reward_recipe
+        warming_up = number < recipe.warmup_cycles
+        rollout = self._trainer.collect(
+            self._environment,
+            self._policy_recipe.episodes_per_update,
+            self._pictures,
+            batch_size=self._policy_recipe.rollout_batch_size,
+        )
+        metrics = {} if warming_up else self._trainer.update(rollout)
+        updates = recipe.warmup_updates if warming_up else recipe.updates_per_cycle
+        for name, value in self._update_discriminator(updates).items():
+            metrics[f"discriminator_{name}"] = value
+        return metrics
+
+    def _update_discriminator(self, updates: int) -> dict[str, float]:
+        """Train on the pictures of the last rollout; returns means over the updates."""
+        fake_features, fake_labels = self._pictures.take_fakes()
+        sums: dict[str, float] = {}
+        for _ in range(updates):
+            real, fake = self._draw(len(self._real_labels)), self._draw(len(fake_labels))
+            metrics = self._adversary.update(
+                {name: values[real] for name, values in self._real_features.items()},
+                self._real_labels[real],
+                {name: values[fake] for name, values in fake_features.items()},
+                fake_labels[fake],
+            )
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + value / updates
+        return sums
+
+    def _draw(self, count: int) -> Tensor:
+        indices = torch.randint(count, (self._reward_recipe.batch_size,), generator=self._generator)
+        return indices.to(self._real_labels.device)
+
+    def _embed_real(self, run: Run) -> tuple[dict[str, Tensor], Tensor]:
+        count = self._reward_recipe.num_real
+        if self._reward_recipe.real_side == "images":
+            data = run.images("fit")
+            images = data.images[:count].to(run.device)
+            return self._pictures.embed_images(images), data.labels[:count].to(run.device)
+        store = run.tokens("fit")
+        codes, conditions = store.batch(range(min(count, len(store))))
+        return (
+            self._pictures.embed_tokens(codes.to(run.device)),
+            conditions["labels"].to(run.device),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "trainer": self._trainer.state_dict(),
+            "adversary": self._adversary.state_dict(),
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._trainer.load_state_dict(state["trainer"])
+        self._adversary.load_state_dict(state["adversary"])
+        self._generator.set_state(state["generator"])
+
+
+class _Selection:
+    """Measures the policy on validation images and remembers the best one."""
+
+    def __init__(self, run: Run, policy: GaussianPolicy) -> None:
+        self._run = run
+        self._policy = policy
+        self._judge = Judge(run)
+        self._reference = self._judge.references("validation")[LITE2]
+        self.distance = math.inf
+        self.step = 0
+        self._weights: dict[str, Tensor] = {}
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Frechet distance of the current policy to validation images."""
+        distance = frechet_score(self.sample("validation").features[LITE2], self._reference)
+        if distance < self.distance:
+            self.distance, self.step = distance, step
+            self._weights = {k: v.clone() for k, v in self._policy.state_dict().items()}
+        return {"validation_lite2_fd": distance}
+
+    def sample(self, description: str) -> Sampled:
+        """Validation samples of the current policy."""
+        return self._judge.sample(
+            self._policy,
+            seed=derive_seed(self._run.recipe.seed, "policy validation"),
+            num_samples=self._run.recipe.policy.validation_samples,
+            description=description,
+        )
+
+    def restore_best(self) -> GaussianPolicy:
+        """The policy with the weights of its best validation."""
+        self._policy.load_state_dict(self._weights)
+        return self._policy
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"distance": self.distance, "step": self.step, "weights": self._weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.distance, self.step = state["distance"], state["step"]
+        self._weights = state["weights"]
+
+
+def _networks(run: Run, nat: NAT) -> tuple[GaussianPolicy, PolicyNetwork]:
+    """The policy around the tuned schedule, and the value network of the same form."""
+    recipe = run.recipe.policy
+
+    def network(num_outputs: int) -> PolicyNetwork:
+        config = PolicyNetworkConfig(
+            feature_dim=nat.config.embed_dim,
+            grid_size=nat.config.grid_size,
+            num_outputs=num_outputs,
+            hidden_dim=recipe.hidden_dim,
+            conv_channels=recipe.conv_channels,
+            mlp_dims=recipe.mlp_dims,
+        )
+        return PolicyNetwork(config).to(run.device)
+
+    spec = decoding_spec(tuned_point(run).schedule().values, learned=recipe.learned)
+    return GaussianPolicy(network(spec.num_actions), spec).to(run.device), network(1)

@@ -1,0 +1,84 @@
+"""Stage `train-tokenizer`: images to grids of codes and back."""
+
+import torch
+from advreward import efficientnet_lite
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.utils import save_image
+from vqtok import Tokenizer, TokenizerTrainer, codebook_statistics
+
+from adanat.generation import from_uint8
+from adanat.loop import IntervalHook, train_loop
+from adanat.run import Run
+from adanat.sampling_order import batch_indices
+from adanat.seeding import derive_seed
+
+_VALIDATION_IMAGES = 1000
+_PICTURED_IMAGES = 16
+
+
+def train_tokenizer(run: Run) -> None:
+    """Train on the fit split; report reconstruction and codebook usage on validation images."""
+    stage = run.stages.tokenizer
+    if stage.is_done():
+        return
+    recipe = run.recipe.tokenizer
+    images = run.images("fit").images
+    held_out = run.images("validation").images[:_VALIDATION_IMAGES]
+    with stage:
+        torch.manual_seed(derive_seed(run.recipe.seed, "tokenizer weights"))
+        perceptual = None
+        if recipe.training.perceptual_weight > 0:
+            perceptual = efficientnet_lite("lite0", input_size=recipe.perceptual_size)
+            perceptual = perceptual.to(run.device)
+        tokenizer = Tokenizer(recipe.model).to(run.device)
+        trainer = TokenizerTrainer(tokenizer, recipe.training, perceptual)
+        order_seed = derive_seed(run.recipe.seed, "tokenizer order")
+
+        def step(number: int) -> dict[str, float]:
+            indices = batch_indices(len(images), recipe.batch_size, number, order_seed)
+            return trainer.step(from_uint8(images[indices].to(run.device)))
+
+        def validate(number: int) -> dict[str, float]:
+            scores = reconstruction_scores(trainer.ema_tokenizer, held_out, run.device)
+            return {f"validation_{name}": value for name, value in scores.items()}
+
+        train_loop(
+            step_fn=step,
+            total_steps=recipe.total_steps,
+            folder=stage.folder,
+            get_state=trainer.state_dict,
+            set_state=trainer.load_state_dict,
+            description="tokenizer",
+            save_every=run.recipe.checkpoint_every,
+            hooks=[IntervalHook(max(1, recipe.total_steps // 10), validate)],
+        )
+        trained = trainer.ema_tokenizer
+        trained.save_pretrained(run.folder.tokenizer_model)
+        shown = from_uint8(held_out[:_PICTURED_IMAGES].to(run.device))
+        pairs = torch.cat([shown, trained.decode(trained.encode(shown))])
+        save_image(pairs, stage.folder / "reconstructions.png", nrow=_PICTURED_IMAGES)
+        stage.finish(reconstruction_scores(trained, held_out, run.device))
+
+
+@torch.no_grad()
+def reconstruction_scores(
+    tokenizer: Tokenizer, images: Tensor, device: torch.device
+) -> dict[str, float]:
+    """Mean absolute and squared error of reconstructions, and how the codebook is used.
+
+    Args:
+        tokenizer: in evaluation mode.
+        images: (N, 3, H, W) uint8.
+        device: where the tokenizer lies.
+    """
+    absolute = squared = 0.0
+    grids = []
+    for chunk in images.split(250):
+        batch = from_uint8(chunk.to(device))
+        grids.append(tokenizer.encode(batch))
+        decoded = tokenizer.decode(grids[-1])
+        absolute += F.l1_loss(decoded, batch).item() * len(chunk)
+        squared += F.mse_loss(decoded, batch).item() * len(chunk)
+    usage = codebook_statistics(torch.cat(grids), tokenizer.codebook_size)
+    return {"l1": absolute / len(images), "mse": squared / len(images), **usage}
