@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -23,23 +23,27 @@ from adanat.stages import (
     train_tokenizer,
     write_report,
 )
-from adanat.stages.write_report import headline
+from adanat.summary import text_table
 
 _RECIPE_HELP = {
     "digits": "8x8 digits, minutes: see every part work.",
     "fashion-mnist": "Clothes of 28x28 pixels, two hours: rank policies.",
     "fashion-mnist-quick": "Clothes of 28x28 pixels, ten minutes: a first look.",
+    "fashion-mnist-smoke": "Clothes, two minutes: does every stage still fit?",
     "tiny": "Half a minute: tests and trial runs.",
 }
 _QUICKSTART_RECIPES = {"digits": "digits", "fashion-mnist": "fashion-mnist-quick"}
 
 # The recipe's name is a subcommand; every field of that recipe is an option behind it.
-_RecipeChoice = Annotated[
-    tyro.extras.subcommand_type_from_defaults(
-        {name: build() for name, build in RECIPES.items()}, _RECIPE_HELP
-    ),
-    tyro.conf.arg(name=""),
-]
+if TYPE_CHECKING:
+    _RecipeChoice = Recipe  # the union below is made at run time
+else:
+    _RecipeChoice = Annotated[
+        tyro.extras.subcommand_type_from_defaults(
+            {name: build() for name, build in RECIPES.items()}, _RECIPE_HELP
+        ),
+        tyro.conf.arg(name=""),
+    ]
 _OutputDir = Annotated[Path | None, tyro.conf.arg(help="Folder of the run. Default: runs/RECIPE.")]
 _DataDir = Annotated[
     Path | None,
@@ -76,7 +80,7 @@ def _whole(run: Run) -> None:
 
 def _report(run: Run) -> None:
     write_report(run)
-    print(f"\n{headline(run)}\n\nmetrics: {run.folder.metrics}\nreport:  {run.folder.report}")
+    print(f"\n{text_table(run)}\n\nmetrics: {run.folder.metrics}\nreport:  {run.folder.report}")
 
 
 def _stage_command(
@@ -85,7 +89,7 @@ def _stage_command(
     """The command of one stage; `stages` are those that --overwrite clears."""
 
     def command(
-        recipe: _RecipeChoice,  # type: ignore[valid-type]  # a union made at run time
+        recipe: _RecipeChoice,
         output_dir: _OutputDir = None,
         data_dir: _DataDir = None,
         overwrite: _Overwrite = False,
@@ -113,7 +117,7 @@ def _quickstart(
 
 
 def _sample(
-    recipe: _RecipeChoice,  # type: ignore[valid-type]  # a union made at run time
+    recipe: _RecipeChoice,
     output_dir: _OutputDir = None,
     policy: Annotated[
         str, tyro.conf.arg(help="static, static_tuned, adaptive or adaptive_static.")
@@ -122,11 +126,11 @@ def _sample(
         tuple[int, ...], tyro.conf.arg(help="Classes, used in turn. Default: all of them.")
     ] = (),
     num_samples: int = 64,
-    seed: Annotated[int, tyro.conf.arg(help="Same seed, same pictures.")] = 0,
+    noise_seed: Annotated[int, tyro.conf.arg(help="Same seed, same pictures.")] = 0,
 ) -> None:
     """Draw pictures from a finished run."""
     run = _run(recipe, output_dir)
-    print(sample(run, policy=policy, labels=labels, num_samples=num_samples, seed=seed))
+    print(sample(run, policy=policy, labels=labels, num_samples=num_samples, seed=noise_seed))
 
 
 COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
@@ -172,7 +176,9 @@ COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
             lambda run: [run.stages.evaluation],
         ),
         "report": _stage_command(
-            "Write metrics.json and report.html of an evaluated run.", _report, lambda run: []
+            "Write metrics.json, report.html, results.md and figures of an evaluated run.",
+            _report,
+            lambda run: [],
         ),
     }
 )

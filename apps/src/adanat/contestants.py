@@ -1,7 +1,6 @@
 """The decoding policies that an evaluation compares."""
 
-from natgen import COMPONENTS, DecodingPolicy, StaticSchedule
-from torch import Tensor
+from natgen import DecodingPolicy, StaticSchedule
 
 from adanat.run import Run
 from adanat.stages.search_schedule import default_point, tuned_point
@@ -18,7 +17,7 @@ def of_seed(name: str, run: Run, seed: int) -> str:
 
 
 def contestants(run: Run) -> dict[str, DecodingPolicy]:
-    """Hand-made, tuned, learned, and each learned policy's own average, by name."""
+    """Hand-made, tuned, each learned policy, and the first one's own average, by name."""
     found: dict[str, DecodingPolicy] = {
         STATIC: default_point(run.recipe.num_decoding_steps).schedule(),
         STATIC_TUNED: tuned_point(run).schedule(),
@@ -26,7 +25,8 @@ def contestants(run: Run) -> dict[str, DecodingPolicy]:
     for seed in run.recipe.policy.seeds:
         policy = run.policy(seed)
         found[of_seed(ADAPTIVE, run, seed)] = policy
-        found[of_seed(ADAPTIVE_STATIC, run, seed)] = StaticSchedule(policy.to_static())
+        if seed == run.recipe.policy.seeds[0]:
+            found[ADAPTIVE_STATIC] = StaticSchedule(policy.to_static())
     return found
 
 
@@ -39,8 +39,3 @@ def describe(name: str) -> str:
         ADAPTIVE: "learned policy, its mean action for each sample",
         ADAPTIVE_STATIC: "the learned policy's average, the same for all samples",
     }[base]
-
-
-def column(parameters: Tensor, component: str) -> Tensor:
-    """One of the four numbers of (..., 4) parameters."""
-    return parameters[..., COMPONENTS.index(component)]

@@ -1,13 +1,17 @@
 """A run: one recipe in one folder, its stages and what each depends on."""
 
+import contextlib
+import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from natgen import NAT
 from policyrl import GaussianPolicy
+from safetensors import SafetensorError
 from vqtok import Tokenizer, TokenStore
 
 from adanat.data import ImageSet, load_split
@@ -15,6 +19,27 @@ from adanat.errors import StageError
 from adanat.recipes.base import Recipe
 from adanat.run_folder import RunFolder
 from adanat.runs import Stage
+
+Model = TypeVar("Model")
+
+
+def load_model(load: Callable[[Path], Model], folder: Path) -> Model:
+    """Read a model folder.
+
+    Args:
+        load: a model class's `from_pretrained`.
+        folder: with `config.json` and `model.safetensors`.
+
+    Raises:
+        StageError: the folder is missing, damaged, or its weights do not fit its config.
+    """
+    if not (folder / "model.safetensors").is_file():  # or the hub would be asked for it
+        raise StageError(f"{folder} has no model.safetensors: train the model, or restore the file")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin announces every file
+            return load(folder)
+    except (OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
+        raise StageError(f"cannot load the model in {folder}: {error}") from error
 
 
 class StageGraph(NamedTuple):
@@ -129,12 +154,13 @@ class Run:
     def tokenizer(self) -> Tokenizer:
         """The trained tokenizer, in evaluation mode on the run's device."""
         self.require(self.stages.tokenizer)
-        return Tokenizer.from_pretrained(self.folder.tokenizer_model).to(self.device).eval()
+        model = load_model(Tokenizer.from_pretrained, self.folder.tokenizer_model)
+        return model.to(self.device).eval()
 
     def nat(self) -> NAT:
         """The trained transformer, in evaluation mode on the run's device."""
         self.require(self.stages.generator)
-        return NAT.from_pretrained(self.folder.generator_model).to(self.device).eval()
+        return load_model(NAT.from_pretrained, self.folder.generator_model).to(self.device).eval()
 
     def policy(self, seed: int) -> GaussianPolicy:
         """The trained policy of one seed, in evaluation mode on the run's device."""
@@ -144,7 +170,7 @@ class Run:
                 f"{', '.join(map(str, self.stages.policies))}"
             )
         self.require(self.stages.policies[seed])
-        model = GaussianPolicy.from_pretrained(self.folder.policy_model(seed))
+        model = load_model(GaussianPolicy.from_pretrained, self.folder.policy_model(seed))
         return model.to(self.device).eval()
 
     def require(self, stage: Stage) -> None:

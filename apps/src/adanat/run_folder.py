@@ -17,15 +17,11 @@ class RunFolder:
     policy/seed-K/   checkpoints/, model/, metrics.jsonl
     evaluation/      features/, evaluation.json
     samples/         pictures
-    metrics.json, report.html, config.json
+    metrics.json, report.html, results.md, figures/
     ```
     """
 
     root: Path
-
-    @property
-    def config(self) -> Path:
-        return self.root / "config.json"
 
     @property
     def data(self) -> Path:
@@ -87,3 +83,11 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.root / "report.html"
+
+    @property
+    def results_table(self) -> Path:
+        return self.root / "results.md"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "figures"

@@ -6,7 +6,11 @@ from types import MappingProxyType
 from adanat.errors import AdanatError
 from adanat.recipes.base import Recipe
 from adanat.recipes.digits import digits
-from adanat.recipes.fashion_mnist import fashion_mnist, fashion_mnist_quick
+from adanat.recipes.fashion_mnist import (
+    fashion_mnist,
+    fashion_mnist_quick,
+    fashion_mnist_smoke,
+)
 from adanat.recipes.tiny import tiny
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
@@ -14,6 +18,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
         "digits": digits,
         "fashion-mnist": fashion_mnist,
         "fashion-mnist-quick": fashion_mnist_quick,
+        "fashion-mnist-smoke": fashion_mnist_smoke,
         "tiny": tiny,
     }
 )

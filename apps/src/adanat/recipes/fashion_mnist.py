@@ -95,3 +95,32 @@ def fashion_mnist_quick() -> Recipe:
         ),
         evaluation=replace(base.evaluation, num_samples=1000, seeds=(0, 1), classifier_steps=300),
     )
+
+
+def fashion_mnist_smoke() -> Recipe:
+    """Every stage on the real data with next to no training: does it all still fit together?"""
+    base = fashion_mnist_quick()
+    return replace(
+        base,
+        name="fashion-mnist-smoke",
+        tokenizer=replace(
+            base.tokenizer,
+            training=replace(base.tokenizer.training, warmup_steps=5, total_steps=60),
+        ),
+        generator=replace(
+            base.generator,
+            training=replace(base.generator.training, warmup_steps=5, total_steps=100),
+        ),
+        schedule=replace(
+            base.schedule, remask_temperatures=(4.5,), guidance_scales=(0.0, 1.0), num_samples=200
+        ),
+        reward=replace(base.reward, num_real=500, warmup_cycles=1),
+        policy=replace(
+            base.policy,
+            num_updates=3,
+            episodes_per_update=64,
+            validate_every=4,
+            validation_samples=200,
+        ),
+        evaluation=replace(base.evaluation, num_samples=300, classifier_steps=50),
+    )

@@ -24,7 +24,7 @@ from adanat.metrics import (
 )
 from adanat.metrics.features import FloatArray
 from adanat.progress import ProgressReporter
-from adanat.run import Run
+from adanat.run import Run, load_model
 from adanat.seeding import derive_seed
 from adanat.stages.search_schedule import tuned_points_of_more_steps
 
@@ -142,8 +142,8 @@ class _Scores:
 
 def _load_or_train_classifier(run: Run) -> Classifier:
     path = run.folder.evaluation / "classifier"
-    if (path / "model.safetensors").is_file():
-        return Classifier.from_pretrained(path).to(run.device).eval()
+    if path.is_dir():
+        return load_model(Classifier.from_pretrained, path).to(run.device).eval()
     fit = run.images("fit")
     steps = run.recipe.evaluation.classifier_steps
     with ProgressReporter("classifier", steps) as progress:
@@ -156,7 +156,9 @@ def _load_or_train_classifier(run: Run) -> Classifier:
             ),
             on_step=lambda _, loss: progress.advance(values={"loss": loss}),
         )
-    classifier.save_pretrained(path)
+    half_written = path.with_name(".tmp-classifier")
+    classifier.save_pretrained(half_written)
+    half_written.replace(path)
     return classifier.to(run.device)
 
 

@@ -41,15 +41,17 @@ def train_policy(run: Run, seed: int) -> None:
     with stage:
         cycle = _Cycle(run, seed)
         selection = _Selection(run, cycle.policy)
+
+        def load(state: dict[str, Any]) -> None:
+            cycle.load_state_dict(state["cycle"])
+            selection.load_state_dict(state["best"])
+
         train_loop(
             step_fn=cycle.step,
             total_steps=run.recipe.reward.warmup_cycles + recipe.num_updates,
             folder=stage.folder,
             get_state=lambda: {"cycle": cycle.state_dict(), "best": selection.state_dict()},
-            set_state=lambda state: (
-                cycle.load_state_dict(state["cycle"]),
-                selection.load_state_dict(state["best"]),
-            )[0],
+            set_state=load,
             description=f"policy {seed}",
             save_every=max(1, run.recipe.checkpoint_every // 20),
             log_every=1,

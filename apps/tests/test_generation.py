@@ -1,0 +1,114 @@
+"""Pictures from sample indices: independent of batching, counted, scored once."""
+
+import numpy as np
+import pytest
+import torch
+from adanat.generation import Cost, Generator, balanced_labels, from_uint8
+from adanat.metrics import to_uint8
+from adanat.rewards import PictureReward
+from adanat.seeding import derive_seed
+from advreward import AdversarialConfig, AdversarialReward, Discriminator, DiscriminatorConfig
+from hypothesis import given
+from hypothesis import strategies as st
+from natgen import NAT, NATConfig, published
+from torch import Tensor
+from vqtok import Tokenizer, small
+
+CLASSES = 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    torch.manual_seed(0)
+    return Tokenizer(small(8, downsample_factors=(2,), base_channels=8, codebook_size=16)).eval()
+
+
+@pytest.fixture(scope="module")
+def nat(tokenizer: Tokenizer) -> NAT:
+    torch.manual_seed(1)
+    config = NATConfig(
+        codebook_size=16,
+        grid_size=tokenizer.grid_size,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        num_classes=CLASSES,
+    )
+    return NAT(config).eval()
+
+
+def draw(nat: NAT, tokenizer: Tokenizer, batch_size: int, **options: int) -> Tensor:
+    generator = Generator(nat, tokenizer, lambda i: balanced_labels(i, CLASSES), batch_size)
+    batches = generator.batches(published(3), seed=5, **options)
+    return torch.cat([batch.generation.tokens for batch in batches])
+
+
+def test_batching_changes_nothing(nat: NAT, tokenizer: Tokenizer) -> None:
+    whole = draw(nat, tokenizer, 10, num_samples=10)
+    assert torch.equal(whole, draw(nat, tokenizer, 3, num_samples=10))
+    assert torch.equal(whole[4:7], draw(nat, tokenizer, 2, num_samples=3, start=4))
+
+
+def test_cost_is_counted(nat: NAT, tokenizer: Tokenizer) -> None:
+    generator = Generator(nat, tokenizer, lambda i: balanced_labels(i, CLASSES), 6)
+    list(generator.batches(published(3), seed=0, num_samples=12))
+    # Two steps of both branches, and a first step of 3 classes and the null row for 6 images.
+    assert generator.cost.images == 12
+    assert generator.cost.passes_per_image == pytest.approx(2 * 2 + 4 / 6)
+    assert generator.cost.images_per_second > 0
+
+
+def test_cost_of_nothing_is_undefined() -> None:
+    assert np.isnan(Cost().images_per_second)
+    assert np.isnan(Cost().passes_per_image)
+
+
+def test_uint8_images_survive_the_round_trip() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    assert torch.equal(to_uint8(from_uint8(levels)), levels)
+
+
+@given(st.integers(0, 2**31), st.integers(0, 100))
+def test_seeds_of_different_purposes_differ(seed: int, index: int) -> None:
+    found = {derive_seed(seed, purpose, index) for purpose in ("test", "policy rollouts")}
+    found.add(derive_seed(seed, "test", index + 1))
+    assert len(found) == 3
+    assert all(0 <= value < 2**62 for value in found)
+
+
+class ChannelMeans(torch.nn.Module):
+    """A backbone that counts the images that it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        self.seen += len(images)
+        return {"means": images.mean(dim=(2, 3), keepdim=True).expand(-1, -1, 4, 4)}
+
+
+def test_pictures_are_embedded_once_and_handed_to_the_discriminator(tokenizer: Tokenizer) -> None:
+    torch.manual_seed(2)
+    backbone = ChannelMeans()
+    heads = Discriminator(DiscriminatorConfig(channels={"means": 3}, num_classes=CLASSES))
+    reward = AdversarialReward(backbone, heads, AdversarialConfig(extract_batch_size=4))
+    pictures = PictureReward(tokenizer, reward)
+    with pytest.raises(RuntimeError, match="collect a rollout"):
+        pictures.take_fakes()
+    tokens = torch.randint(0, 16, (10, *tokenizer.grid_size))
+    labels = torch.arange(10) % CLASSES
+    scores = torch.cat(
+        [
+            pictures({"tokens": tokens[part], "labels": labels[part]})
+            for part in (slice(0, 6), slice(6, 10))
+        ]
+    )
+    features, kept = pictures.take_fakes()
+    assert backbone.seen == 10
+    assert torch.equal(kept, labels)
+    assert torch.equal(scores, reward.score(features, labels))
+    direct = reward({"images": tokenizer.decode(tokens), "labels": labels})
+    torch.testing.assert_close(scores, direct)
+    with pytest.raises(RuntimeError, match="collect a rollout"):
+        pictures.take_fakes()
