@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from adanat.contestants import describe, tuned_at
 from adanat.errors import AdanatError
 from adanat.recipes import RECIPES, get_recipe
 from adanat.run import Run
@@ -65,3 +66,12 @@ def test_one_policy_does_not_depend_on_the_other_seeds(tmp_path: Path) -> None:
 def test_a_policy_seed_outside_the_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AdanatError, match="no policy of seed 7; its seeds are 0"):
         Run(get_recipe("digits"), tmp_path).policy(7)
+
+
+@pytest.mark.parametrize("name", ["static", "static_tuned", "adaptive", "adaptive_2"])
+def test_every_contestant_has_a_description(name: str) -> None:
+    assert describe(name)
+
+
+def test_the_tuned_schedule_at_more_steps_is_described() -> None:
+    assert describe(tuned_at(16)) == "the tuned schedule at 16 steps"

@@ -3,7 +3,7 @@
 from natgen import DecodingPolicy, StaticSchedule
 
 from adanat.run import Run
-from adanat.stages.search_schedule import default_point, tuned_point
+from adanat.schedule_points import default_point, tuned_point
 
 STATIC = "static"
 STATIC_TUNED = "static_tuned"
@@ -30,8 +30,15 @@ def contestants(run: Run) -> dict[str, DecodingPolicy]:
     return found
 
 
+def tuned_at(num_steps: int) -> str:
+    """Name of the tuned schedule's entry at a larger number of steps."""
+    return f"{STATIC_TUNED}_T{num_steps}"
+
+
 def describe(name: str) -> str:
-    """A few words on an entry of `contestants`, for tables."""
+    """A few words on an entry of an evaluation, for tables."""
+    if name.startswith(tuned_prefix := tuned_at(0)[:-1]):
+        return f"the tuned schedule at {name.removeprefix(tuned_prefix)} steps"
     base = name.rstrip("0123456789").rstrip("_")
     return {
         STATIC: "published hand-made schedule",

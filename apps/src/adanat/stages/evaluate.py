@@ -7,7 +7,7 @@ import torch
 from natgen import DecodingPolicy
 
 from adanat.checkpoints import atomic_write_json, read_json
-from adanat.contestants import ADAPTIVE, STATIC_TUNED, contestants, of_seed
+from adanat.contestants import ADAPTIVE, STATIC_TUNED, contestants, of_seed, tuned_at
 from adanat.judge import LITE2, Judge
 from adanat.metrics import (
     Classifier,
@@ -25,8 +25,8 @@ from adanat.metrics import (
 from adanat.metrics.features import FloatArray
 from adanat.progress import ProgressReporter
 from adanat.run import Run, load_model
+from adanat.schedule_points import tuned_points_of_more_steps
 from adanat.seeding import derive_seed
-from adanat.stages.search_schedule import tuned_points_of_more_steps
 
 CLASSIFIER = "classifier"
 """Name of the confirming features, of a classifier trained on the data set itself."""
@@ -49,8 +49,7 @@ def evaluate(run: Run) -> None:
             for name, policy in policies.items():
                 scores.measure(name, policy, seed)
         for point in tuned_points_of_more_steps(run):
-            name = f"{STATIC_TUNED}_T{point.num_steps}"
-            scores.measure(name, point.schedule(), recipe.seeds[0])
+            scores.measure(tuned_at(point.num_steps), point.schedule(), recipe.seeds[0])
         test_images = run.images("test")
         stage.finish(
             {
@@ -175,7 +174,7 @@ def _compare(run: Run, scores: _Scores, name: str) -> dict[str, Any]:
     target = scores.values(name, DISTANCE)[first]
     by_steps = {run.recipe.num_decoding_steps: scores.values(STATIC_TUNED, DISTANCE)[first]}
     for point in tuned_points_of_more_steps(run):
-        tuned = scores.values(f"{STATIC_TUNED}_T{point.num_steps}", DISTANCE)
+        tuned = scores.values(tuned_at(point.num_steps), DISTANCE)
         by_steps[point.num_steps] = tuned[first]
     steps = equivalent_steps(by_steps, target)
     found["equivalent_steps"] = steps if steps < torch.inf else None  # JSON has no infinity

@@ -1,43 +1,16 @@
 """Stage `search-schedule`: the best hand-made schedule, found on validation images."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import product
 from typing import Any
-
-from natgen import StaticSchedule, published
 
 from adanat.checkpoints import atomic_write_json, read_json
 from adanat.judge import LITE2, Judge
 from adanat.metrics import Reference, frechet_score
 from adanat.run import Run
+from adanat.schedule_points import SchedulePoint, default_point
 from adanat.seeding import derive_seed
-
-
-@dataclass(frozen=True)
-class SchedulePoint:
-    """A hand-made schedule of the published form: three scales around its shape."""
-
-    num_steps: int
-    remask_temperature: float
-    sampling_temperature: float
-    guidance_scale: float
-
-    def schedule(self) -> StaticSchedule:
-        """The decoding policy of this point."""
-        return published(
-            self.num_steps,
-            remask_temperature=self.remask_temperature,
-            sampling_temperature=self.sampling_temperature,
-            guidance_scale=self.guidance_scale,
-        )
-
-
-def default_point(num_steps: int) -> SchedulePoint:
-    """The published settings: re-mask temperature 4.5, guidance rising linearly to 3."""
-    return SchedulePoint(
-        num_steps=num_steps, remask_temperature=4.5, sampling_temperature=1.0, guidance_scale=3.0
-    )
 
 
 def search_schedule(run: Run) -> None:
@@ -74,18 +47,6 @@ def search_schedule(run: Run) -> None:
                 "num_samples": recipe.num_samples,
             }
         )
-
-
-def tuned_point(run: Run) -> SchedulePoint:
-    """The winner of the grid."""
-    run.require(run.stages.schedule)
-    return SchedulePoint(**run.stages.schedule.results()["best"])
-
-
-def tuned_points_of_more_steps(run: Run) -> list[SchedulePoint]:
-    """The tuned schedules of the larger step counts."""
-    run.require(run.stages.schedule)
-    return [SchedulePoint(**point) for point in run.stages.schedule.results()["more_steps"]]
 
 
 class _Measured:

@@ -22,8 +22,8 @@ from adanat.loop import IntervalHook, train_loop
 from adanat.metrics import frechet_score
 from adanat.rewards import PictureReward
 from adanat.run import Run
+from adanat.schedule_points import tuned_point
 from adanat.seeding import derive_seed
-from adanat.stages.search_schedule import tuned_point
 
 
 def train_policies(run: Run) -> None:

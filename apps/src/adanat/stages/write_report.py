@@ -90,7 +90,7 @@ def _write_figures(run: Run, data: ReportData) -> None:
 
 def _table(run: Run, found: Mapping[str, Any]) -> Table:
     protocol = found["protocol"]
-    names = dict.fromkeys(row["policy"] for row in found["scores"])
+    found_steps = {row["policy"]: row["num_steps"] for row in found["scores"]}
     present = {key for row in found["scores"] for key in row}
     rows = [
         Row(
@@ -104,8 +104,8 @@ def _table(run: Run, found: Mapping[str, Any]) -> Table:
             },
             description=describe(name),
         )
-        for name in names
-        if not name.startswith(f"{STATIC_TUNED}_T")
+        for name in found_steps
+        if found_steps[name] == run.recipe.num_decoding_steps
     ]
     for name, description in (
         ("reconstructions", "the floor: validation images through the tokenizer"),
