@@ -50,7 +50,7 @@ def fashion_mnist() -> Recipe:
             ),
             batch_size=128,
         ),
-        schedule=ScheduleRecipe(),
+        schedule=ScheduleRecipe(num_samples=1500, comparison_steps=(6, 8, 16)),
         reward=RewardRecipe(adversarial=AdversarialConfig()),
         policy=PolicyRecipe(
             ppo=PPOConfig(

@@ -14,9 +14,11 @@ from adanat.metrics import (
     ClassifierConfig,
     ClassifierTrainingConfig,
     Interval,
+    Reference,
     accuracy,
     all_scores,
     equivalent_steps,
+    frechet_score,
     gap_share,
     paired_gain,
     to_uint8,
@@ -128,14 +130,14 @@ class _Scores:
         }
 
     @cached_property
-    def _references(self) -> Any:
+    def _references(self) -> dict[str, Reference]:
         return self._judge.references("test")
 
     def _score(self, features: dict[str, FloatArray]) -> dict[str, float]:
         return {
-            key: value
-            for name, array in features.items()
-            for key, value in all_scores(array, self._references[name], prefix=name).items()
+            **all_scores(features[LITE2], self._references[LITE2], prefix=LITE2),
+            # A confirmation needs no more than the distance.
+            f"{CLASSIFIER}_fd": frechet_score(features[CLASSIFIER], self._references[CLASSIFIER]),
         }
 
 
