@@ -19,9 +19,12 @@ KILL_POINTS = (
     "tokenizer/checkpoints/step-000000004/complete.json",
     "tokens/fit/store.json",
     "generator/checkpoints/step-000000008/complete.json",
-    "schedule/schedule.json",
-    "policy/seed-0/checkpoints/step-000000002/complete.json",
+    "schedule/measured.json",
+    "policy/seed-0/checkpoints/step-000000004/complete.json",
+    "schedule-more-steps/measured.json",
+    "evaluation/classifier",
     "evaluation/scores.json",
+    "metrics.json",
 )
 """A file of each stage; the run is killed as soon as it appears."""
 

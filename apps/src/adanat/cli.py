@@ -16,6 +16,7 @@ from adanat.stages import (
     evaluate,
     prepare_data,
     sample,
+    search_more_steps,
     search_schedule,
     tokenize,
     train_generator,
@@ -72,6 +73,7 @@ def _whole(run: Run) -> None:
         train_generator,
         search_schedule,
         train_policies,
+        search_more_steps,
         evaluate,
     ):
         work(run)
@@ -169,6 +171,11 @@ COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
             train_policies,
             lambda run: list(run.stages.policies.values()),
         ),
+        "search-more-steps": _stage_command(
+            "Tune the schedule again at more steps: what the policies are measured against.",
+            search_more_steps,
+            lambda run: [run.stages.more_steps],
+        ),
         "sample": _sample,
         "evaluate": _stage_command(
             "Score all policies on test images, paired, over several seeds.",
@@ -194,9 +201,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args=arguments,
             config=_CONFIG,
         )
-    except (AdanatError, ValueError) as error:
+    except (AdanatError, OSError, ValueError) as error:
         print(f"adanat: error: {error}", file=sys.stderr)
         raise SystemExit(1) from error
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 _CONFIG: tuple[Any, ...] = (

@@ -99,9 +99,9 @@ class Generator:
             generation = generate(
                 self.nat, policy, labels, sample_indices=indices, noise=noise, record=record
             )
-            images = to_uint8(self.decode(generation.tokens))
+            images = to_uint8(self.decode(generation.tokens)).cpu()  # waits for the device
             self.cost.add(last - first, time.perf_counter() - began, generation.num_passes)
-            yield Batch(images.cpu(), labels.cpu(), generation)
+            yield Batch(images, labels.cpu(), generation)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Token ids (B, L) in raster order to images (B, 3, H, W) in [0, 1]."""

@@ -11,7 +11,12 @@ from natgen import DecodingPolicy
 from torch import Tensor
 
 from adanat.generation import Cost, Generator, balanced_labels
-from adanat.metrics import PooledFeatures, Reference, extract_features
+from adanat.metrics import (
+    PooledFeatures,
+    Reference,
+    extract_features,
+    extract_features_cached,
+)
 from adanat.metrics.features import FloatArray
 from adanat.progress import ProgressReporter
 from adanat.run import Run
@@ -66,8 +71,23 @@ class Judge:
 
     def references(self, split: str) -> dict[str, Reference]:
         """Features of all real images of a split, for each extractor."""
-        images = self._run.images(split).images.split(self._run.recipe.evaluation.batch_size)
-        return {name: Reference(features=array) for name, array in self.embed(images).items()}
+        recipe, images = self._run.recipe.evaluation, self._run.images(split).images
+        found = {}
+        for name, pooled in self._extractors.items():
+            features = extract_features_cached(
+                images,
+                pooled,
+                extractor_name=f"{name} at {recipe.feature_size} px, {self._version(name)}",
+                cache_folder=self._run.folder.features,
+                batch_size=recipe.batch_size,
+                device=self._run.device,
+            )
+            found[name] = Reference(features=features)
+        return found
+
+    def _version(self, name: str) -> str:
+        """What tells two networks of the same name apart."""
+        return self._run.stages.evaluation.fingerprint if name != LITE2 else "registry weights"
 
     def sample(
         self, policy: DecodingPolicy, *, seed: int, num_samples: int, description: str

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from adanat.checkpoints import latest_state, save_state
-from adanat.errors import TrainingError
+from adanat.errors import StorageError, TrainingError
 from adanat.progress import ProgressReporter
 from adanat.runs import MetricsLog
 
@@ -94,9 +94,15 @@ def train_loop(
                 f"{checkpoints} is at step {step}, beyond the {total_steps} asked for. "
                 "Ask for more steps, another --output-dir, or --overwrite."
             )
-        set_state(checkpoint.state["trainer"])
-        means.load_state_dict(checkpoint.state["means"])
-        _set_random_states(checkpoint.state["random"])
+        try:
+            set_state(checkpoint.state["trainer"])
+            means.load_state_dict(checkpoint.state["means"])
+            _set_random_states(checkpoint.state["random"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise StorageError(
+                f"the checkpoint of step {step} in {checkpoints} does not fit this model: {error}. "
+                "Start the stage anew with --overwrite, or choose another --output-dir."
+            ) from error
 
     def save() -> None:
         log.sync()
@@ -114,7 +120,10 @@ def train_loop(
     ):
         last_save = time.monotonic()
         while step < total_steps:
-            values = step_fn(step)
+            try:
+                values = step_fn(step)
+            except FloatingPointError as error:
+                raise TrainingError(f"{description}, step {step}: {error}") from error
             _check_finite(values, step, description)
             step += 1
             means.add(values)

@@ -3,7 +3,7 @@
 import contextlib
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -52,6 +52,7 @@ class StageGraph(NamedTuple):
     schedule: Stage
     policies: dict[int, Stage]
     """One per policy seed."""
+    more_steps: Stage
     evaluation: Stage
 
     def in_order(self) -> dict[str, Stage]:
@@ -64,6 +65,7 @@ class StageGraph(NamedTuple):
             "train-generator": self.generator,
             "search-schedule": self.schedule,
             **policies,
+            "search-more-steps": self.more_steps,
             "evaluate": self.evaluation,
         }
 
@@ -115,8 +117,14 @@ class Run:
         schedule = Stage(
             "search-schedule",
             folder.schedule,
-            decoding | {"schedule": recipe.schedule},
+            decoding | {"schedule": replace(recipe.schedule, comparison_steps=())},
             depends_on=[generator],
+        )
+        more_steps = Stage(
+            "search-more-steps",
+            folder.more_steps,
+            {"comparison_steps": recipe.schedule.comparison_steps},
+            depends_on=[schedule],
         )
         policies = {
             seed: Stage(
@@ -131,9 +139,11 @@ class Run:
             "evaluate",
             folder.evaluation,
             decoding | {"evaluation": recipe.evaluation},
-            depends_on=list(policies.values()),
+            depends_on=[*policies.values(), more_steps],
         )
-        return StageGraph(data, tokenizer, tokens, generator, schedule, policies, evaluation)
+        return StageGraph(
+            data, tokenizer, tokens, generator, schedule, policies, more_steps, evaluation
+        )
 
     def images(self, split: str) -> ImageSet:
         """The images of one split, padded to the recipe's size."""

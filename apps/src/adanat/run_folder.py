@@ -13,9 +13,11 @@ class RunFolder:
     tokenizer/       checkpoints/, model/, metrics.jsonl
     tokens/SPLIT/    memory-mapped codes
     generator/       checkpoints/, model/, metrics.jsonl
-    schedule/        schedule.json: the grid and its winner
+    schedule/        measured.json: the grid; its winner in done.json
+    schedule-more-steps/  the same at more decoding steps
     policy/seed-K/   checkpoints/, model/, metrics.jsonl
-    evaluation/      features/, evaluation.json
+    evaluation/      classifier/, scores.json
+    features/        of the real images, by content
     samples/         pictures
     metrics.json, report.html, results.md, figures/
     ```
@@ -55,8 +57,8 @@ class RunFolder:
         return self.root / "schedule"
 
     @property
-    def schedule_result(self) -> Path:
-        return self.schedule / "schedule.json"
+    def more_steps(self) -> Path:
+        return self.root / "schedule-more-steps"
 
     def policy(self, seed: int) -> Path:
         return self.root / "policy" / f"seed-{seed}"
@@ -69,8 +71,8 @@ class RunFolder:
         return self.root / "evaluation"
 
     @property
-    def evaluation_result(self) -> Path:
-        return self.evaluation / "evaluation.json"
+    def features(self) -> Path:
+        return self.root / "features"
 
     @property
     def samples(self) -> Path:

@@ -128,14 +128,20 @@ class Stage:
         """
         if not self.folder.exists():
             return
-        if not (self.folder / CONFIG_FILE).is_file() and any(self.folder.iterdir()):
+        foreign = [path.name for path in self.folder.iterdir() if path.name != _LOCK_FILE]
+        if foreign and not (self.folder / CONFIG_FILE).is_file():
             raise StageError(
                 f"will not overwrite {self.folder}: it has no {CONFIG_FILE}, so this program "
                 "did not make it. Choose another --output-dir."
             )
         with self._take_lock():
-            # The marker goes first, so that a half-empty folder is never taken for a finished one.
+            # Killed on the way, the folder must not look finished (the marker goes first) nor
+            # lend its checkpoints to another config (config.json goes last).
             (self.folder / DONE_FILE).unlink(missing_ok=True)
+            for path in self.folder.iterdir():
+                if path.name == CONFIG_FILE:
+                    continue
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             shutil.rmtree(self.folder)
 
     def finish(self, results: Mapping[str, Any]) -> None:
@@ -205,17 +211,17 @@ class Stage:
         return done
 
     def _refuse_other_config(self) -> None:
-        path = self.folder / CONFIG_FILE
-        if not path.is_file():
-            return
-        found = read_json(path)
-        differences = _differences(found, self._described)
-        if differences:
-            raise StageError(
-                f"{self.folder} was made with other settings of stage {self.name!r}: "
-                + "; ".join(differences)
-                + ". Use the same settings, another --output-dir, or --overwrite."
-            )
+        for name in (CONFIG_FILE, DONE_FILE):
+            path = self.folder / name
+            if not path.is_file():
+                continue
+            found = {key: value for key, value in read_json(path).items() if key in self._described}
+            if differences := _differences(found, self._described):
+                raise StageError(
+                    f"{self.folder} was made with other settings of stage {self.name!r}: "
+                    + "; ".join(differences)
+                    + ". Use the same settings, another --output-dir, or --overwrite."
+                )
 
 
 def _differences(found: Any, wanted: Any, path: str = "") -> list[str]:

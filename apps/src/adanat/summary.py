@@ -12,9 +12,13 @@ from adanat.report import Column, Value
 from adanat.run import Run
 from adanat.stages.evaluate import CLASSIFIER, DISTANCE
 
+MIN_TEST_IMAGES = 1000
+"""Below this many test images no ranking of policies is claimed."""
+MIN_SEEDS = 5
+
 COLUMNS = (
     Column(key=DISTANCE, label="lite2 FD", better="lower"),
-    Column(key=f"{LITE2}_kid", label="lite2 KID", better="lower", digits=4),
+    Column(key=f"{LITE2}_kid", label="lite2 KID", better="lower", digits=5),
     Column(key=f"{LITE2}_fd_pca64", label="lite2 FD, 64 PC", better="lower"),
     Column(key=f"{LITE2}_precision", label="precision", better="higher", digits=3),
     Column(key=f"{LITE2}_recall", label="recall", better="higher", digits=3),
@@ -47,15 +51,17 @@ def with_interval(values: Sequence[float]) -> Value:
 
 def text_table(run: Run) -> str:
     """Means over seeds, aligned for a terminal."""
-    means = mean_scores(run.stages.evaluation.results()["scores"])
+    found = run.stages.evaluation.results()
+    means = {**mean_scores(found["scores"]), **found["bounds"]}
     columns = [c for c in COLUMNS if any(c.key in row for row in means.values())]
     rows = [["policy", *(column.label for column in columns)]]
     for name, scores in means.items():
         rows.append([name, *(_cell(scores.get(c.key), c.digits) for c in columns)])
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    return "\n".join(
+    lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
+    ]
+    return "\n".join([*lines, "", protocol_line(run), *notes(run)])
 
 
 def markdown_table(run: Run) -> str:
@@ -77,34 +83,77 @@ def markdown_table(run: Run) -> str:
     for name, bounds in found["bounds"].items():
         cells = [_cell(bounds.get(column.key), column.digits) for column in columns]
         lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
-    lines += [
+    return "\n".join([*lines, "", protocol_line(run), "", *_comparison_table(run)]) + "\n"
+
+
+def protocol_line(run: Run) -> str:
+    """How the figures were measured; printed with every table."""
+    protocol = run.stages.evaluation.results()["protocol"]
+    seeds = ", ".join(map(str, protocol["seeds"]))
+    return (
+        f"{protocol['num_samples']} samples a seed; generation seeds {seeds}; "
+        f"{protocol['label_plan']} labels; {protocol['features']}; against "
+        f"{protocol['reference']}; ± is the 95 % interval over seeds. The confirming classifier "
+        f"is right on {100 * protocol['classifier_accuracy']:.1f} % of the test images."
+    )
+
+
+def notes(run: Run) -> list[str]:
+    """What a reader must know before believing the table."""
+    found = []
+    if is_too_small(run):
+        found.append(
+            f"{run.stages.data.results()['images']['test']} test images of "
+            f"{run.recipe.data.source} are too few to rank policies: the figures show that every "
+            "part works, and no order is claimed."
+        )
+    if len(run.recipe.evaluation.seeds) < MIN_SEEDS:
+        found.append(f"Fewer than {MIN_SEEDS} generation seeds: intervals are a rough guide.")
+    return found
+
+
+def is_too_small(run: Run) -> bool:
+    """Whether the test set is too small to rank policies on."""
+    return int(run.stages.data.results()["images"]["test"]) < MIN_TEST_IMAGES
+
+
+def _comparison_table(run: Run) -> list[str]:
+    steps = run.recipe.num_decoding_steps
+    most = max((steps, *run.recipe.schedule.comparison_steps))
+    lines = [
+        f"Against the tuned schedule at {steps} steps, paired (mean, 95 % interval):",
         "",
-        "| policy seed | gain in lite2 FD | gain in classifier FD | change of recall "
-        "| equivalent steps | share of the step gap |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| policy seed | gain in lite2 FD | relative reduction | gain in classifier FD "
+        f"| change of recall | equivalent tuned steps | share of the gap between {steps} and "
+        f"{most} steps | gain over its own average |",
+        "| --- |" + " ---: |" * 7,
     ]
-    for seed, comparison in found["comparisons"].items():
-        gains = [
-            _gain(comparison.get(f"{key}_gain"), digits, sign)
-            for key, digits, sign in (
-                (DISTANCE, 2, 1),
-                (f"{CLASSIFIER}_fd", 3, 1),
-                (f"{LITE2}_recall", 4, -1),
-            )
+    for seed, found in run.stages.evaluation.results()["comparisons"].items():
+        equivalent = found["equivalent_steps"]
+        cells = [
+            _range(found[f"{DISTANCE}_gain"], 2),
+            f"{100 * found['relative_reduction']:.1f} %",
+            _range(found[f"{CLASSIFIER}_fd_gain"], 3),
+            _range(found[f"{LITE2}_recall_gain"], 4, sign=-1),
+            "more than measured" if equivalent is None else _steps(equivalent, steps),
+            "-" if is_too_small(run) else _range(found["gap_share"], 2),
+            _range(found["gain_over_own_average"], 2),
         ]
-        steps, share = comparison["equivalent_steps"], comparison["gap_share"]
-        gains.append("more than measured" if steps is None else f"{steps:.1f}")
-        gains.append("-" if share is None else f"{100 * share:.0f} %")
-        lines.append(f"| {seed} | " + " | ".join(gains) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(f"| {seed} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _steps(equivalent: float, fewest: int) -> str:
+    """The smallest measured count stands for all below it."""
+    return f"at most {fewest}" if equivalent <= fewest else f"{equivalent:.1f}"
 
 
 def _cell(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _gain(interval: dict[str, Any] | None, digits: int, sign: int) -> str:
-    """`mean [low, high]`; the sign turns tuned - adaptive into adaptive - tuned."""
+def _range(interval: dict[str, Any] | None, digits: int, *, sign: int = 1) -> str:
+    """`mean [low, high]`; sign -1 turns tuned - adaptive into adaptive - tuned."""
     if interval is None:
         return "-"
     low, high = sorted((sign * interval["low"], sign * interval["high"]))

@@ -118,12 +118,44 @@ def test_passes_are_shared_and_spared(class_model):
     size, distinct = len(LABELS), len(LABELS.unique())
     guided = Counting(class_model)
     generation = run(guided, published(4))
-    assert guided.rows == [distinct + 1, 2 * size, 2 * size, 2 * size]
+    assert guided.rows == [distinct, 1] + [size] * 6
     assert generation.num_passes == sum(guided.rows) / size
     free = Counting(class_model)
     generation = run(free, maskgit_cosine(4))
     assert free.rows == [distinct, size, size, size]
     assert generation.num_passes == sum(free.rows) / size
+
+
+def test_both_branches_share_a_batch_where_reading_the_scales_would_wait(class_model, monkeypatch):
+    size, distinct = len(LABELS), len(LABELS.unique())
+    deferred = run(class_model, published(4))
+    monkeypatch.setattr("natgen.decoding.defers_guidance", lambda state: False)
+    guided = Counting(class_model)
+    generation = run(guided, published(4))
+    assert guided.rows == [distinct + 1, 2 * size, 2 * size, 2 * size]
+    assert generation.num_passes == sum(guided.rows) / size
+    assert torch.equal(generation.tokens, deferred.tokens)
+
+
+def test_only_guided_samples_run_the_unconditional_branch(class_model):
+    class Mixed:  # guides every second sample
+        num_steps = 3
+
+        def __call__(self, features, timestep):
+            parameters = published(3)(features, timestep)
+            even = torch.arange(len(features)) % 2 == 0
+            return {**parameters, "guidance_scale": torch.where(even, 2.0, 0.0)}
+
+    model = Counting(class_model)
+    generation = run(model, Mixed())
+    size, distinct = len(LABELS), len(LABELS.unique())
+    assert model.rows == [distinct, 1, size, 4, size, 4]
+    alone = generate(
+        class_model, Mixed(), LABELS[:1], sample_indices=INDICES[:1], noise=NoiseSource(5)
+    )
+    again = generate(class_model, Mixed(), LABELS, sample_indices=INDICES, noise=NoiseSource(5))
+    assert torch.equal(alone.tokens, again.tokens[:1])
+    assert generation.num_passes == sum(model.rows) / size
 
 
 def test_guidance_of_zero_equals_leaving_it_out(class_model):

@@ -158,11 +158,12 @@ def train_classifier(
 def accuracy(model: Classifier, images: Tensor, labels: Tensor, *, batch_size: int = 500) -> float:
     """Share of uint8 images (N, 3, H, W) whose likeliest class is the label (N,)."""
     _check_data(images, labels, model.config.num_classes)
+    device = next(model.parameters()).device
     correct = 0
     with torch.inference_mode():
         for start in range(0, len(images), batch_size):
-            logits = model(images[start : start + batch_size].float() / 255)
-            truth = labels[start : start + batch_size]
+            logits = model(images[start : start + batch_size].to(device).float() / 255)
+            truth = labels[start : start + batch_size].to(device)
             correct += int((logits.argmax(dim=1) == truth).sum())
     return correct / len(images)
 

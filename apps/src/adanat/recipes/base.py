@@ -77,8 +77,10 @@ class ScheduleRecipe:
     guidance_scales: tuple[float, ...] = (0.0, 1.0, 3.0)
     num_samples: int = 2000
     """Images generated for each point of the grid."""
+    refinement_rounds: int = 3
+    """Rounds of compass search around the winner of the grid, also beyond the grid's edges."""
     comparison_steps: tuple[int, ...] = (6, 8, 12, 16)
-    """Step counts at which the tuned schedule is measured as a yardstick for the policy."""
+    """Step counts at which the schedule is tuned and measured as a yardstick for the policy."""
 
     def __post_init__(self) -> None:
         _require_positive("schedule", num_samples=self.num_samples)
@@ -140,7 +142,7 @@ class PolicyRecipe:
     episodes_per_update: int = 512
     rollout_batch_size: int = 256
     validate_every: int = 20
-    """Updates between two measurements on validation images; the best one is kept."""
+    """Cycles between two measurements on validation images; the best policy is kept."""
     validation_samples: int = 2000
     seeds: tuple[int, ...] = (0,)
     """One policy is trained for each of these seeds."""
@@ -198,7 +200,7 @@ class Recipe:
     num_decoding_steps: int = 4
     seed: int = 0
     checkpoint_every: int = 200
-    """Optimizer steps between two resumable checkpoints (policy: updates, a tenth of it)."""
+    """Optimizer steps between two resumable checkpoints (policy cycles: a twentieth of it)."""
 
     def __post_init__(self) -> None:
         _require_positive(

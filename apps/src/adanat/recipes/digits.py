@@ -51,7 +51,10 @@ def digits() -> Recipe:
             batch_size=64,
         ),
         schedule=ScheduleRecipe(
-            sampling_temperatures=(0.8, 1.0), num_samples=300, comparison_steps=(8,)
+            sampling_temperatures=(0.8, 1.0),
+            num_samples=300,
+            refinement_rounds=1,
+            comparison_steps=(8,),
         ),
         reward=RewardRecipe(
             adversarial=AdversarialConfig(), num_real=1197, input_size=32, warmup_cycles=2

@@ -50,7 +50,7 @@ def fashion_mnist() -> Recipe:
             ),
             batch_size=128,
         ),
-        schedule=ScheduleRecipe(num_samples=1500, comparison_steps=(6, 8, 16)),
+        schedule=ScheduleRecipe(num_samples=1500, comparison_steps=(8, 16)),
         reward=RewardRecipe(adversarial=AdversarialConfig()),
         policy=PolicyRecipe(
             ppo=PPOConfig(
@@ -82,6 +82,7 @@ def fashion_mnist_quick() -> Recipe:
             base.schedule,
             sampling_temperatures=(1.0,),
             num_samples=500,
+            refinement_rounds=1,
             comparison_steps=(8,),
         ),
         reward=replace(base.reward, num_real=2000),
@@ -112,7 +113,11 @@ def fashion_mnist_smoke() -> Recipe:
             training=replace(base.generator.training, warmup_steps=5, total_steps=100),
         ),
         schedule=replace(
-            base.schedule, remask_temperatures=(4.5,), guidance_scales=(0.0, 1.0), num_samples=200
+            base.schedule,
+            remask_temperatures=(4.5,),
+            guidance_scales=(0.0, 1.0),
+            num_samples=200,
+            refinement_rounds=0,
         ),
         reward=replace(base.reward, num_real=500, warmup_cycles=1),
         policy=replace(

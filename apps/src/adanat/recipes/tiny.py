@@ -30,6 +30,7 @@ def tiny() -> Recipe:
             sampling_temperatures=(1.0,),
             guidance_scales=(0.0, 1.0),
             num_samples=40,
+            refinement_rounds=1,
         ),
         reward=replace(
             base.reward, num_real=100, warmup_cycles=1, warmup_updates=2, updates_per_cycle=2

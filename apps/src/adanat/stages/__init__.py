@@ -3,7 +3,7 @@
 from adanat.stages.evaluate import evaluate
 from adanat.stages.prepare_data import prepare_data
 from adanat.stages.sample import sample
-from adanat.stages.search_schedule import search_schedule
+from adanat.stages.search_schedule import search_more_steps, search_schedule
 from adanat.stages.tokenize import tokenize
 from adanat.stages.train_generator import train_generator
 from adanat.stages.train_policy import train_policies
@@ -14,6 +14,7 @@ __all__ = [
     "evaluate",
     "prepare_data",
     "sample",
+    "search_more_steps",
     "search_schedule",
     "tokenize",
     "train_generator",

@@ -1,5 +1,6 @@
 """Stage `evaluate`: every policy on test images, with the same labels and the same noise."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -7,20 +8,26 @@ import torch
 from natgen import DecodingPolicy
 
 from adanat.checkpoints import atomic_write_json, read_json
-from adanat.contestants import ADAPTIVE, STATIC_TUNED, contestants, of_seed, tuned_at
+from adanat.contestants import (
+    ADAPTIVE,
+    ADAPTIVE_STATIC,
+    STATIC_TUNED,
+    contestants,
+    of_seed,
+    tuned_at,
+)
 from adanat.judge import LITE2, Judge
 from adanat.metrics import (
     Classifier,
     ClassifierConfig,
     ClassifierTrainingConfig,
-    Interval,
     Reference,
     accuracy,
     all_scores,
     equivalent_steps,
     frechet_score,
     gap_share,
-    paired_gain,
+    t_interval,
     to_uint8,
     train_classifier,
 )
@@ -50,8 +57,9 @@ def evaluate(run: Run) -> None:
         for seed in recipe.seeds:
             for name, policy in policies.items():
                 scores.measure(name, policy, seed)
-        for point in tuned_points_of_more_steps(run):
-            scores.measure(tuned_at(point.num_steps), point.schedule(), recipe.seeds[0])
+        for seed in recipe.seeds:
+            for point in tuned_points_of_more_steps(run):
+                scores.measure(tuned_at(point.num_steps), point.schedule(), seed)
         test_images = run.images("test")
         stage.finish(
             {
@@ -62,7 +70,7 @@ def evaluate(run: Run) -> None:
                     "features": f"EfficientNet-Lite2 pooled, images at {recipe.feature_size} px",
                     "reference": f"{len(test_images.images)} test images",
                     "classifier_accuracy": accuracy(
-                        scores.classifier.cpu(), test_images.images, test_images.labels
+                        scores.classifier, test_images.images, test_images.labels
                     ),
                 },
                 "bounds": scores.bounds(),
@@ -164,27 +172,45 @@ def _load_or_train_classifier(run: Run) -> Classifier:
 
 
 def _compare(run: Run, scores: _Scores, name: str) -> dict[str, Any]:
-    """What a learned policy gains over the tuned schedule; empty keys where it cannot be said."""
-    found: dict[str, Any] = {}
-    for key in (DISTANCE, f"{LITE2}_recall", f"{CLASSIFIER}_fd"):
-        tuned, adaptive = scores.values(STATIC_TUNED, key), scores.values(name, key)
-        seeds = sorted(adaptive)
-        if len(seeds) > 1:
-            gain = paired_gain([tuned[s] for s in seeds], [adaptive[s] for s in seeds])
-            found[f"{key}_gain"] = _interval(gain)
-    first = run.recipe.evaluation.seeds[0]
-    target = scores.values(name, DISTANCE)[first]
-    by_steps = {run.recipe.num_decoding_steps: scores.values(STATIC_TUNED, DISTANCE)[first]}
+    """What a learned policy gains, paired over the seeds; None where it cannot be said."""
+    seeds = run.recipe.evaluation.seeds
+    tuned_by_steps = {run.recipe.num_decoding_steps: scores.values(STATIC_TUNED, DISTANCE)}
     for point in tuned_points_of_more_steps(run):
-        tuned = scores.values(tuned_at(point.num_steps), DISTANCE)
-        by_steps[point.num_steps] = tuned[first]
-    steps = equivalent_steps(by_steps, target)
-    found["equivalent_steps"] = steps if steps < torch.inf else None  # JSON has no infinity
-    few, many = by_steps[min(by_steps)], by_steps[max(by_steps)]
-    found["gap_share"] = gap_share(few, target, many) if many < few else None
-    found["tuned_distance_by_steps"] = {str(k): v for k, v in by_steps.items()}
-    return found
+        tuned_by_steps[point.num_steps] = scores.values(tuned_at(point.num_steps), DISTANCE)
+    adaptive, tuned = scores.values(name, DISTANCE), scores.values(STATIC_TUNED, DISTANCE)
+    few, many = (tuned_by_steps[extreme(tuned_by_steps)] for extreme in (min, max))
+    steps = equivalent_steps({k: _mean(v) for k, v in tuned_by_steps.items()}, _mean(adaptive))
+    shrinks = all(many[seed] < few[seed] for seed in seeds)
+    return {
+        **{
+            f"{key}_gain": _gain(scores.values(STATIC_TUNED, key), scores.values(name, key))
+            for key in (DISTANCE, f"{LITE2}_recall", f"{CLASSIFIER}_fd")
+        },
+        # The published form: how much of the distance is gone.
+        "relative_reduction": 1 - _mean(adaptive) / _mean(tuned),
+        # What choosing for each sample adds to a better schedule for all (first policy seed only).
+        "gain_over_own_average": _gain(scores.values(ADAPTIVE_STATIC, DISTANCE), adaptive)
+        if name == ADAPTIVE
+        else None,
+        "equivalent_steps": steps if steps < torch.inf else None,  # JSON has no infinity
+        "gap_share": _spread([gap_share(few[s], adaptive[s], many[s]) for s in seeds])
+        if shrinks
+        else None,
+        "tuned_distance_by_steps": {str(k): _mean(v) for k, v in tuned_by_steps.items()},
+    }
 
 
-def _interval(interval: Interval) -> dict[str, float]:
+def _mean(values: dict[int, float]) -> float:
+    return sum(values.values()) / len(values)
+
+
+def _gain(baseline: dict[int, float], candidate: dict[int, float]) -> dict[str, float] | None:
+    """Interval of baseline - candidate over the seeds, None with a single one."""
+    return _spread([baseline[seed] - candidate[seed] for seed in candidate])
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    if len(values) < 2:
+        return None
+    interval = t_interval(values)
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}

@@ -104,7 +104,9 @@ class _Cycle:
             self._pictures,
             batch_size=self._policy_recipe.rollout_batch_size,
         )
-        metrics = {} if warming_up else self._trainer.update(rollout)
+        metrics = {"reward_mean": rollout.episode_rewards.mean().item()}
+        if not warming_up:
+            metrics |= self._trainer.update(rollout)
         updates = recipe.warmup_updates if warming_up else recipe.updates_per_cycle
         for name, value in self._update_discriminator(updates).items():
             metrics[f"discriminator_{name}"] = value

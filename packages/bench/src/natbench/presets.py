@@ -74,17 +74,17 @@ def tiny() -> Preset:
 
 def laptop() -> Preset:
     """The sizes of the Fashion-MNIST recipe: 30 pixels, a few tokens, a small NAT."""
-    tokenizer = small(30, downsample_factors=(2, 3), codebook_size=256)
+    tokenizer = small(30, downsample_factors=(2, 3), base_channels=16)
     return Preset(
         name="laptop",
-        description="30 px images, 5x5 tokens, NAT of width 192; a minute or two on two CPU cores",
+        description="30 px images, 5x5 tokens, NAT of width 96; a minute or two on two CPU cores",
         tokenizer=tokenizer,
         nat=NATConfig(
             codebook_size=tokenizer.codebook_size,
             grid_size=tokenizer.grid_size,
-            embed_dim=192,
-            depth=6,
-            num_heads=6,
+            embed_dim=96,
+            depth=4,
+            num_heads=4,
             num_classes=10,
         ),
         policy_hidden_dim=128,

@@ -3,8 +3,8 @@
 A step looks at the network's output (`observe`), lets the policy choose the four decoding
 parameters, draws every masked token and masks the least confident of them again (`apply`). T steps
 take exactly T network passes. Published AdaNAT takes 2T + 1; here both branches of the guidance
-share one batch, the first step (which sees masks alone) runs once per distinct condition, and no
-pass follows the last draw.
+share one batch (on the CPU, unguided samples skip theirs), the first step (which sees masks alone)
+runs once per distinct condition, and no pass follows the last draw.
 """
 
 from collections.abc import Mapping
@@ -101,6 +101,42 @@ def observe(model: LogitsModel, state: DecodingState, *, guided: bool = True) ->
     return Observation(features[:size], logits[:size], logits[size:], 2 * size)
 
 
+def defers_guidance(state: DecodingState) -> bool:
+    """Whether to run the unconditional branch only after the policy has chosen the scales.
+
+    On the CPU, where reading them costs nothing, only guided samples then run it. On a GPU the
+    wait for the scales would cost more than the pass, and both branches share one batch.
+    """
+    return state.tokens.device.type == "cpu"
+
+
+def add_guidance(
+    model: LogitsModel, state: DecodingState, observation: Observation, scale: Tensor
+) -> Observation:
+    """Complete an unguided observation for the samples whose guidance scale is not 0.
+
+    Args:
+        model: the network.
+        state: the observation's state.
+        observation: made with ``guided=False``.
+        scale: guidance scales (B,), read on the host.
+    """
+    rows = scale.nonzero().squeeze(1)
+    if not len(rows):
+        return observation
+    if state.timestep == 0:  # masks alone: one row serves all samples
+        logits = model(state.tokens[:1], model.null_condition(1))[1]
+        uncond_logits = logits.expand_as(observation.cond_logits)
+        return observation._replace(
+            uncond_logits=uncond_logits, num_rows=observation.num_rows + 1
+        )
+    logits = model(state.tokens[rows], model.null_condition(len(rows)))[1]
+    return observation._replace(
+        uncond_logits=observation.cond_logits.index_copy(0, rows, logits),
+        num_rows=observation.num_rows + len(rows),
+    )
+
+
 def apply(
     state: DecodingState,
     observation: Observation,
@@ -146,9 +182,12 @@ def step(
 ) -> tuple[DecodingState, Mapping[str, Tensor]]:
     """One decoding step; also returns the parameters that the policy chose."""
     t = state.timestep
-    guided = not (isinstance(policy, KnowsGuidance) and policy.guidance_free(t))
-    observation = observe(model, state, guided=guided)
+    deferred = defers_guidance(state)
+    unguided = isinstance(policy, KnowsGuidance) and policy.guidance_free(t)
+    observation = observe(model, state, guided=not (deferred or unguided))
     parameters = policy(observation.features, t)
+    if deferred:
+        observation = add_guidance(model, state, observation, parameters["guidance_scale"])
     last = t + 1 == policy.num_steps
     return apply(state, observation, parameters, noise, last=last), parameters
 
