@@ -1,5 +1,7 @@
 """The decoding environment: the same images as `generate`, and its protocol."""
 
+import weakref
+
 import pytest
 import torch
 from natgen import DecodingEnvironment, NoiseSource, generate, published
@@ -58,12 +60,23 @@ def test_text_outcome(text_model):
 
 def test_no_pass_follows_the_last_step(class_model):
     calls = []
-    class_model.register_forward_hook(lambda *_: calls.append(1))
+    class_model.register_forward_hook(lambda *args: calls.append(len(args[2].logits)))
     environment = make(class_model, num_steps=2)
     features = environment.reset(torch.arange(3))["features"]
     for t in range(2):
         environment.step(published(2)(features, t))
-    assert len(calls) == 2
+    assert calls == [3, 1, 3, 3]  # conditional, guided: of masks alone one row guides all
+
+
+def test_no_logits_outlive_the_episodes(class_model):
+    outputs = []
+    class_model.register_forward_hook(lambda *args: outputs.append(weakref.ref(args[2].logits)))
+    environment = make(class_model, num_steps=2)
+    observation = environment.reset(torch.arange(3))
+    for t in range(2):
+        observation, _, _ = environment.step(published(2)(observation["features"], t))
+    assert observation["features"].shape == (3, 12, 16)
+    assert [logits() for logits in outputs] == [None] * 4
 
 
 def test_misuse(class_model):

@@ -127,9 +127,7 @@ def add_guidance(
     if state.timestep == 0:  # masks alone: one row serves all samples
         logits = model(state.tokens[:1], model.null_condition(1))[1]
         uncond_logits = logits.expand_as(observation.cond_logits)
-        return observation._replace(
-            uncond_logits=uncond_logits, num_rows=observation.num_rows + 1
-        )
+        return observation._replace(uncond_logits=uncond_logits, num_rows=observation.num_rows + 1)
     logits = model(state.tokens[rows], model.null_condition(len(rows)))[1]
     return observation._replace(
         uncond_logits=observation.cond_logits.index_copy(0, rows, logits),

@@ -5,7 +5,15 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from natgen.decoding import DecodingState, Observation, apply, init_state, observe
+from natgen.decoding import (
+    DecodingState,
+    Observation,
+    add_guidance,
+    apply,
+    defers_guidance,
+    init_state,
+    observe,
+)
 from natgen.noise import NoiseSource
 from natgen.protocols import GridLogitsModel
 from natgen.schedules import COMPONENTS
@@ -39,7 +47,8 @@ class DecodingEnvironment:
         self._num_steps = num_steps
         self._conditions = conditions
         self._noise = noise
-        self._current: tuple[DecodingState, Observation] | None = None
+        # Without an observation once the episodes have ended: its logits need not live on.
+        self._current: tuple[DecodingState, Observation | None] | None = None
 
     @property
     def num_steps(self) -> int:
@@ -57,7 +66,7 @@ class DecodingEnvironment:
             "features" (B, L, D) and "timestep" (B,) int64, all 0.
         """
         state = init_state(self._model, self._conditions(episodes), episodes)
-        observation = observe(self._model, state)
+        observation = observe(self._model, state, guided=not defers_guidance(state))
         self._current = state, observation
         return self._view(observation, 0)
 
@@ -77,16 +86,19 @@ class DecodingEnvironment:
             KeyError: a component is missing.
         """
         state, observation = self._started()
-        if state.timestep >= self._num_steps:
+        if observation is None:
             raise RuntimeError(f"the episodes ended after {self._num_steps} steps; call reset()")
         missing = [name for name in COMPONENTS if name not in action]
         if missing:
             raise KeyError(f"the action lacks {missing}; it has {sorted(action)}")
         ends = state.timestep + 1 == self._num_steps
+        if defers_guidance(state):
+            scale = action["guidance_scale"]
+            observation = add_guidance(self._model, state, observation, scale)
         state = apply(state, observation, action, self._noise, last=ends)
         if not ends:
-            observation = observe(self._model, state)
-        self._current = state, observation
+            observation = observe(self._model, state, guided=not defers_guidance(state))
+        self._current = state, None if ends else observation
         view = self._view(observation, min(state.timestep, self._num_steps - 1))
         reward = torch.zeros(len(state.tokens), device=state.tokens.device)
         return view, reward, torch.full_like(reward, ends, dtype=torch.bool)
@@ -101,8 +113,8 @@ class DecodingEnvironment:
         Raises:
             RuntimeError: the episodes have not ended.
         """
-        state, _ = self._started()
-        if state.timestep < self._num_steps:
+        state, observation = self._started()
+        if observation is not None:
             raise RuntimeError(
                 f"the episodes are at step {state.timestep} of {self._num_steps}: no outcome yet"
             )
@@ -112,7 +124,7 @@ class DecodingEnvironment:
             condition_name: state.condition,
         }
 
-    def _started(self) -> tuple[DecodingState, Observation]:
+    def _started(self) -> tuple[DecodingState, Observation | None]:
         if self._current is None:
             raise RuntimeError("call reset() first")
         return self._current
