@@ -64,6 +64,21 @@ def test_random_mask_counts(ratios, length, seed):
     assert torch.equal(masked.sum(1), expected.long())
 
 
+def test_random_mask_resolves_ties_by_position():
+    torch.manual_seed(0)
+    noise = (torch.rand(50, 40) * 8).floor() / 8  # ties everywhere
+
+    def rand(*size, generator, device):
+        return noise
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "rand", rand)
+        masked = random_mask(torch.full((50,), 0.5), 40, torch.Generator(), "cpu")
+    for row, expected in zip(masked, noise.tolist(), strict=True):
+        order = sorted(range(40), key=expected.__getitem__)  # a stable sort
+        assert row.nonzero().flatten().tolist() == sorted(order[:20])
+
+
 def test_random_mask_is_uniform_over_positions():
     masked = random_mask(torch.full((20_000,), 0.3), 10, torch.Generator().manual_seed(0))
     torch.testing.assert_close(masked.float().mean(0), torch.full((10,), 0.3), atol=0.02, rtol=0)
@@ -168,6 +183,42 @@ def test_dropping_every_condition_hides_it(class_config):
     gradient = trainer.model.condition.embedding.word.weight.grad
     used = gradient.abs().sum(1) > 0
     assert used.tolist() == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize(
+    ("what", "value", "message"),
+    [
+        (0, 16, r"token 16 is out of range.*\[0, 15\]"),  # the mask token
+        (0, -1, "token -1 is"),
+        (1, 5, r"label 5 is out of range.*\[0, 4\]"),  # the null class
+        (1, -1, "label -1 is"),
+    ],
+)
+def test_batches_out_of_range_are_refused(class_config, what, value, message):
+    trainer = make_trainer(class_config)
+    state = trainer.generator.get_state()
+    batch = batch_of(0)
+    batch[what].view(-1)[-1] = value
+    with pytest.raises(ValueError, match=message):
+        trainer.step(*batch)
+    with pytest.raises(ValueError, match=message):
+        trainer.evaluate_loss(*batch, torch.Generator())
+    assert torch.equal(trainer.generator.get_state(), state)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(class_config):
+    trainer = make_trainer(class_config)
+    trainer.step(*batch_of(0))
+    with torch.no_grad():
+        trainer.model.head.bias[0] = math.inf
+    before = copy.deepcopy(trainer.state_dict())
+    with pytest.raises(FloatingPointError, match="norm is nan in update 1"):
+        trainer.step(*batch_of(1))
+    after = trainer.state_dict()
+    assert after["num_updates"] == 1
+    for part in ("model", "ema"):
+        for name, tensor in before[part].items():
+            assert torch.equal(after[part][name], tensor), name
 
 
 def test_text_training(text_model):

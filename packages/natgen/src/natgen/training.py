@@ -113,23 +113,28 @@ class NATTrainingConfig:
         return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def random_mask(mask_ratio: Tensor, length: int, generator: torch.Generator) -> Tensor:
+def random_mask(
+    mask_ratio: Tensor,
+    length: int,
+    generator: torch.Generator,
+    device: torch.device | str | None = None,
+) -> Tensor:
     """Masks with max(1, ceil(mask_ratio * length)) tokens each, uniformly placed.
 
     Args:
         mask_ratio: (B,) in [0, 1], on the generator's device.
         length: number of tokens L.
-        generator: source of the placement.
+        generator: source of the placement; the masks are the same on every ``device``.
+        device: where the masks are made; default the generator's.
 
     Returns:
         (B, L) bool, True where masked.
     """
-    count = (mask_ratio * length).ceil().clamp(1, length)
+    count = (mask_ratio * length).ceil().clamp(1, length).to(device)
     noise = torch.rand(len(mask_ratio), length, generator=generator, device=generator.device)
-    rank = torch.arange(length, device=generator.device)
-    return torch.zeros_like(noise, dtype=torch.bool).scatter_(
-        1, noise.argsort(dim=1), rank < count[:, None]
-    )
+    order = noise.to(device).argsort(dim=1, stable=True)
+    rank = torch.arange(length, device=order.device)
+    return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order, rank < count[:, None])
 
 
 def masked_cross_entropy(
@@ -163,7 +168,10 @@ class NATTrainer:
 
     Masks and dropped conditions come from a generator of the trainer's own, which is part of its
     state; the model's dropout uses torch's global generator, which the caller saves. With both
-    restored, a resumed training continues bit for bit.
+    restored, a resumed training continues bit for bit on the CPU.
+
+    Tokens and labels on the CPU are checked against the model's sizes. On a GPU they are not, since
+    reading them would wait for the device: check them before they go there.
     """
 
     def __init__(
@@ -207,7 +215,13 @@ class NATTrainer:
         Returns:
             "loss" (with label smoothing), "accuracy" and "mask_ratio" over the batch, "grad_norm"
             before clipping, "lr" of this update.
+
+        Raises:
+            ValueError: on the CPU, tokens or labels are out of range; the null class is no label to
+                train on, ``condition_dropout`` brings it in.
+            FloatingPointError: the gradient norm is not finite; no weight is changed.
         """
+        self._check_range(tokens, condition)
         self.model.train()
         tokens = tokens.flatten(1)
         masked = self._masks(tokens, self.generator)
@@ -220,11 +234,6 @@ class NATTrainer:
         grad_norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), self.config.grad_clip or math.inf
         )
-        lr = float(self.scheduler.get_last_lr()[0])
-        self.optimizer.step()
-        self.scheduler.step()
-        self._ema.update_parameters(self.model)
-        self.num_updates += 1
         scalars = {
             "loss": loss.detach(),
             "accuracy": accuracy,
@@ -232,7 +241,18 @@ class NATTrainer:
             "grad_norm": grad_norm,
         }
         values = torch.stack(tuple(scalars.values())).tolist()  # one transfer from the device
-        return dict(zip(scalars, values, strict=True), lr=lr)
+        lr = float(self.scheduler.get_last_lr()[0])
+        metrics = dict(zip(scalars, values, strict=True), lr=lr)
+        if not math.isfinite(metrics["grad_norm"]):
+            raise FloatingPointError(
+                f"the gradient norm is {metrics['grad_norm']} in update {self.num_updates}; "
+                "lower the learning rate or clip the gradients"
+            )
+        self.optimizer.step()
+        self.scheduler.step()
+        self._ema.update_parameters(self.model)
+        self.num_updates += 1
+        return metrics
 
     @torch.no_grad()
     def evaluate_loss(
@@ -247,7 +267,11 @@ class NATTrainer:
 
         Returns:
             "loss" and "accuracy".
+
+        Raises:
+            ValueError: as `step`.
         """
+        self._check_range(tokens, condition)
         tokens = tokens.flatten(1)
         masked = self._masks(tokens, generator)
         with self.engine.autocast():
@@ -276,10 +300,25 @@ class NATTrainer:
         self.generator.set_state(state["generator"].cpu())
         self.num_updates = state["num_updates"]
 
+    def _check_range(self, tokens: Tensor, condition: Tensor) -> None:
+        config = self.model.config
+        limits = [("token", tokens, config.codebook_size)]
+        if config.num_classes is not None:  # the null class lies one past the last label
+            limits.append(("label", condition, config.num_classes))
+        for name, values, limit in limits:
+            if values.device.type != "cpu" or not values.numel():
+                continue
+            low, high = (int(value) for value in values.aminmax())
+            if low < 0 or high >= limit:
+                wrong = low if low < 0 else high
+                raise ValueError(
+                    f"{name} {wrong} is out of range: {name}s to train on lie in [0, {limit - 1}]"
+                )
+
     def _masks(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
         batch_size, length = tokens.shape
         ratio = self.config.mask_distribution.sample(batch_size, generator)
-        return random_mask(ratio, length, generator).to(tokens.device)
+        return random_mask(ratio, length, generator, tokens.device)
 
     def _drop_condition(self, condition: Tensor) -> Tensor:
         """Replace each sample's condition by the null one with the configured probability."""
