@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,7 @@ def test_bad_batches_leave_the_store_as_it_was(tmp_path: Path) -> None:
         (3, tokens, {**good, "labels": LABELS[3:6]}, r"condition_labels.*\(2,\).*\(3,\)"),
         (3, tokens[:, :1], good, r"tokens.*\(2, 2, 3\).*\(2, 1, 3\)"),
         (3, tokens + 500, good, r"\[0, 500\)"),
+        (3, tokens, {**good, "labels": LABELS[3:5] + 0.5}, "condition_labels.*int64.*float32"),
     ]:
         with pytest.raises(ValueError, match=message):
             writer.write(start, token_grid, conditions)
@@ -139,3 +142,26 @@ def test_bad_batches_leave_the_store_as_it_was(tmp_path: Path) -> None:
 def test_codebook_too_large_for_the_format(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"65536\], got 65537"):
         open_writer(tmp_path, codebook_size=2**16 + 1)
+
+
+@pytest.mark.parametrize(("dtype", "label"), [("uint8", 256), ("uint8", -1), ("int16", 2**15)])
+def test_conditions_that_would_wrap_around_are_refused(
+    tmp_path: Path, dtype: str, label: int
+) -> None:
+    writer = open_writer(tmp_path, num_items=2, conditions={"labels": (dtype, ())})
+    with pytest.raises(ValueError, match=rf"condition_labels is stored as {dtype}.*{label}"):
+        writer.write(0, torch.ones_like(TOKENS[:2]), {"labels": torch.tensor([label, 3])})
+    assert not np.load(tmp_path / "tokens.npy").any()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve room")
+def test_full_disk_is_reported_up_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", refuse)
+        with pytest.raises(OSError, match=r"cannot reserve 248 bytes for .*tokens\.npy: No space"):
+            open_writer(tmp_path)
+    write_all(tmp_path)
+    assert len(TokenStore(tmp_path)) == 10

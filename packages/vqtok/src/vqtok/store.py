@@ -42,6 +42,7 @@ class TokenStoreWriter:
     Raises:
         ValueError: if a value is out of range, or the folder holds a store that is complete or
             was begun with other arguments.
+        OSError: if the disk has no room for the whole store.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class TokenStoreWriter:
             )
             for name, (file, dtype, shape) in _layout(self.path, self._description).items()
         }
+        for file, _, _ in _layout(self.path, self._description).values():
+            _reserve(file)
         if not resuming:
             self._write_header(complete=False)
 
@@ -130,8 +133,11 @@ class TokenStoreWriter:
             expected = (end - start, *self._arrays[name].shape[1:])
             if tuple(values.shape) != expected:
                 raise ValueError(f"{name} must have shape {expected}, got {tuple(values.shape)}")
-        for name, values in batch.items():
-            self._arrays[name][start:end] = values.cpu().numpy()
+        arrays = {name: values.detach().cpu().numpy() for name, values in batch.items()}
+        for name, array in arrays.items():
+            _check_fits(name, array, self._arrays[name].dtype)
+        for name, array in arrays.items():
+            self._arrays[name][start:end] = array
             self._arrays[name].flush()
         self._num_written = end
         self._write_header(complete=False)
@@ -245,6 +251,34 @@ def _condition_key(name: str) -> str:
 
 def _prefixed(conditions: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {_condition_key(name): values for name, values in conditions.items()}
+
+
+def _reserve(file: Path) -> None:
+    """Takes a file's whole room: writing to a mapped hole on a full disk would kill the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    size = file.stat().st_size
+    with file.open("r+b") as opened:
+        try:
+            os.posix_fallocate(opened.fileno(), 0, size)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot reserve {size} bytes for {file}: {error.strerror}"
+            ) from error
+
+
+def _check_fits(name: str, values: Array, dtype: np.dtype[Any]) -> None:
+    """Refuses what storing as integers would round or wrap around."""
+    if not np.issubdtype(dtype, np.integer) or not values.size:
+        return
+    if values.dtype.kind not in "iub":
+        raise ValueError(f"{name} is stored as {dtype}, got {values.dtype}")
+    bounds = np.iinfo(dtype)
+    low, high = int(values.min()), int(values.max())
+    if low < bounds.min or high > bounds.max:
+        raise ValueError(
+            f"{name} is stored as {dtype}, in [{bounds.min}, {bounds.max}], got {low} to {high}"
+        )
 
 
 def _read_header(path: Path) -> dict[str, Any]:
