@@ -143,3 +143,18 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     torch.save({"a.bias": torch.ones(3), "a.weight": torch.ones(3)}, path)
     with pytest.raises(ValueError, match=r"a\.bias"):
         load_by_order(other, path)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "page", "list"])
+def test_unreadable_weights_say_what_to_do(tmp_path: Path, spoil: str) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save([1] if spoil == "list" else nn.Linear(30, 30).state_dict(), path)
+    if spoil == "cut":
+        path.write_bytes(path.read_bytes()[:1000])
+    if spoil == "page":
+        path.write_bytes(b"<html>404</html>")
+    message = "holds a list" if spoil == "list" else "cut off, damaged.* fetch it again"
+    with pytest.raises(ValueError, match=rf"weights\.pth .*{message}"):
+        load_by_order(nn.Linear(30, 30), path)
+    with pytest.raises(FileNotFoundError):
+        load_by_order(nn.Linear(30, 30), tmp_path / "absent.pth")

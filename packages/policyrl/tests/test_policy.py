@@ -143,5 +143,9 @@ def test_incomplete_weights_are_refused(tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     del weights["network.head.weight"]
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(RuntimeError, match=r"network\.head\.weight"):
+    message = rf"{tmp_path.name}' do not fit the policy(.|\n)*network\.head\.weight"
+    with pytest.raises(RuntimeError, match=message):
+        GaussianPolicy.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(RuntimeError, match=rf"{tmp_path.name}' .* damaged"):
         GaussianPolicy.from_pretrained(tmp_path)

@@ -111,3 +111,14 @@ def test_file_errors_name_the_file(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "empty.pth")
     with pytest.raises(ValueError, match=r"empty\.pth: .*missing keys"):
         load_vqgan(tmp_path / "empty.pth", CONFIG)
+
+
+@pytest.mark.parametrize("size", [0, 40, 1000])
+def test_cut_off_files_are_named(
+    published: dict[str, torch.Tensor], tmp_path: Path, size: int
+) -> None:
+    file = tmp_path / "cut.pth"
+    torch.save(published, file)
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"cut\.pth is cut off or damaged, fetch it again"):
+        load_vqgan(file, CONFIG)

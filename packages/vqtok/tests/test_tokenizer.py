@@ -71,7 +71,19 @@ def test_missing_weights_are_refused(tokenizer: Tokenizer, tmp_path: Path) -> No
     weights = load_file(tmp_path / "model.safetensors")
     del weights["decoder.conv_out.bias"]
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(RuntimeError, match=r"decoder\.conv_out\.bias"):
+    message = rf"{tmp_path.name}' do not fit the tokenizer(.|\n)*decoder\.conv_out\.bias"
+    with pytest.raises(RuntimeError, match=message):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_damaged_folders_are_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(RuntimeError, match=rf"{tmp_path.name}' .* damaged"):
+        Tokenizer.from_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=rf"{tmp_path.name}: config\.json is missing"):
         Tokenizer.from_pretrained(tmp_path)
 
 

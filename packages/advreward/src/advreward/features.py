@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import timm
 import torch
@@ -192,9 +192,10 @@ def load_by_order(network: nn.Module, path: Path) -> None:
     bias, running mean...), which leaves no room for a silent mix-up.
 
     Raises:
-        ValueError: naming the file and the first position that disagrees.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file cannot be read, or naming the first position that disagrees.
     """
-    stored: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    stored = _read_tensors(path)
     expected: Mapping[str, Tensor] = network.state_dict()
     if len(stored) != len(expected):
         raise ValueError(f"{path} has {len(stored)} tensors, the network {len(expected)}")
@@ -208,6 +209,21 @@ def load_by_order(network: nn.Module, path: Path) -> None:
             )
         renamed[target] = tensor
     network.load_state_dict(renamed)
+
+
+def _read_tensors(path: Path) -> Mapping[str, Tensor]:
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # what a damaged pickle raises is anybody's guess
+        raise ValueError(
+            f"{path} is cut off, damaged, or holds more than tensors: fetch it again, or reinstall "
+            f"the package that it belongs to ({error})"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected a state dict")
+    return content
 
 
 def _children(module: nn.Module, *names: str) -> list[nn.Module]:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from policyrl.actions import ActionSpec
@@ -178,5 +179,11 @@ class GaussianPolicy(
                     f"{kwargs['model_id']}: config.json is missing or does not describe {name!r}; "
                     f"pass it as from_pretrained(..., {name}=...)"
                 )
-        policy: Self = super()._from_pretrained(strict=strict, **kwargs)
-        return policy
+        try:
+            policy: Self = super()._from_pretrained(strict=strict, **kwargs)
+            return policy
+        except (RuntimeError, SafetensorError) as error:
+            raise RuntimeError(
+                f"the weights in {str(kwargs['model_id'])!r} do not fit the policy that its "
+                f"config.json describes, or are damaged: {error}"
+            ) from error

@@ -90,16 +90,22 @@ def load_vqgan(path: str | os.PathLike[str], config: TokenizerConfig) -> Tokeniz
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file holds other objects than tensors, or other weights.
+        ValueError: if the file cannot be read, or holds other objects than tensors, or other
+            weights.
     """
     path = Path(path)
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} holds more than tensors and plain containers and was not loaded. If you trust "
-            "it, load it yourself and pass its state dict to import_vqgan"
+            f"{path} holds more than tensors and plain containers, or is damaged, and was not "
+            "loaded. Fetch it again; or, if you trust it, load it yourself and pass its state dict "
+            "to import_vqgan"
         ) from error
+    except Exception as error:  # what a damaged file raises is anybody's guess
+        raise ValueError(f"{path} is cut off or damaged, fetch it again ({error})") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):

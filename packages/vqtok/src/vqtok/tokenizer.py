@@ -4,6 +4,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vqtok.config import TokenizerConfig
@@ -124,5 +125,13 @@ class Tokenizer(nn.Module, PyTorchModelHubMixin):
     @classmethod
     def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> Self:
         # The mixin would otherwise ignore missing and unexpected weights silently.
-        tokenizer: Self = super()._from_pretrained(strict=strict, **kwargs)
-        return tokenizer
+        if kwargs.get("config") is None:
+            raise ValueError(f"{kwargs['model_id']}: config.json is missing or holds no config")
+        try:
+            tokenizer: Self = super()._from_pretrained(strict=strict, **kwargs)
+            return tokenizer
+        except (RuntimeError, SafetensorError) as error:
+            raise RuntimeError(
+                f"the weights in {str(kwargs['model_id'])!r} do not fit the tokenizer that its "
+                f"config.json describes, or are damaged: {error}"
+            ) from error
