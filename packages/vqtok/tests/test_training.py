@@ -151,3 +151,16 @@ def test_perceptual_features_and_weight_go_together(tokenizer: Tokenizer) -> Non
         TokenizerTrainer(tokenizer, TokenizerTrainingConfig(perceptual_weight=0.5))
     with pytest.raises(ValueError, match="features and perceptual_weight 0"):
         TokenizerTrainer(tokenizer, TokenizerTrainingConfig(), perceptual=pixels)
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(tokenizer: Tokenizer) -> None:
+    trainer = TokenizerTrainer(tokenizer, TokenizerTrainingConfig())
+    trainer.step(batch(0))
+    before = copy.deepcopy(dict(tokenizer.named_parameters()))
+    average = copy.deepcopy(dict(trainer.ema_tokenizer.named_parameters()))
+    with pytest.raises(FloatingPointError, match="norm is nan in step 1"):
+        trainer.step(batch(1) * math.nan)
+    for name, value in tokenizer.named_parameters():
+        assert torch.equal(value, before[name]), name
+    for name, value in trainer.ema_tokenizer.named_parameters():
+        assert torch.equal(value, average[name]), name

@@ -111,10 +111,15 @@ def codebook_statistics(token_grid: Tensor, codebook_size: int) -> dict[str, flo
         ``usage``: share of the codes that occur, in (0, 1]; ``perplexity``: exponential of the
         entropy of the code frequencies, in [1, V].
     """
-    counts = torch.bincount(token_grid.flatten(), minlength=codebook_size)
+    usage, perplexity = usage_and_perplexity(token_grid, codebook_size).tolist()
+    return {"usage": usage, "perplexity": perplexity}
+
+
+def usage_and_perplexity(token_grid: Tensor, codebook_size: int) -> Tensor:
+    """The numbers of `codebook_statistics`, (2,), on the device of ``token_grid``."""
+    ids = token_grid.flatten().long()
+    # Not bincount, which waits for the device to learn the largest id.
+    counts = ids.new_zeros(codebook_size).scatter_add_(0, ids, torch.ones_like(ids))
     frequencies = counts / counts.sum()
     entropy = torch.special.entr(frequencies).sum()
-    return {
-        "usage": (counts > 0).float().mean().item(),
-        "perplexity": entropy.exp().item(),
-    }
+    return torch.stack([(counts > 0).float().mean(), entropy.exp()])

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
@@ -19,7 +20,7 @@ from vqtok.losses import (
     reconstruction_loss,
 )
 from vqtok.protocols import Engine, PerceptualFeatures
-from vqtok.quantizer import codebook_statistics
+from vqtok.quantizer import usage_and_perplexity
 from vqtok.tokenizer import Tokenizer
 
 
@@ -94,7 +95,7 @@ class TokenizerTrainer:
     The loss is ``reconstruction_weight`` times the pixel distance, plus the commitment loss (with
     the weight of the tokenizer's config), plus ``perceptual_weight`` times the perceptual distance.
     Replacing dead codes draws from torch's global generator: restore it, too, for a resumed run
-    that continues bit for bit.
+    that continues bit for bit on the CPU.
 
     Args:
         tokenizer: trained in place, on the device where it is.
@@ -151,6 +152,10 @@ class TokenizerTrainer:
             ``loss`` and its weighted-in parts ``reconstruction``, ``commitment`` and, if used,
             ``perceptual``; ``usage`` and ``perplexity`` of the codes in this batch; ``grad_norm``
             before clipping; ``learning_rate`` of this step.
+
+        Raises:
+            FloatingPointError: on a gradient norm that is not finite; no weight is changed, but the
+                codes have followed the batch already: go on from a saved state.
         """
         config = self.config
         self.tokenizer.train()
@@ -172,19 +177,29 @@ class TokenizerTrainer:
         self._engine.backward(loss)
         max_norm = math.inf if config.grad_clip is None else config.grad_clip
         grad_norm = clip_grad_norm_(self.tokenizer.parameters(), max_norm)
-        learning_rate = self._scheduler.get_last_lr()[0]
+        statistics = usage_and_perplexity(output.token_grid, self.tokenizer.codebook_size)
+        scalars = {
+            "loss": loss,
+            **parts,
+            "usage": statistics[0],
+            "perplexity": statistics[1],
+            "grad_norm": grad_norm,
+        }
+        # One transfer from the device.
+        values = torch.stack([scalar.detach() for scalar in scalars.values()]).tolist()
+        metrics = dict(zip(scalars, values, strict=True))
+        if not math.isfinite(metrics["grad_norm"]):
+            self._optimizer.zero_grad()
+            raise FloatingPointError(
+                f"the gradient norm is {metrics['grad_norm']} in step {self._scheduler.last_epoch}"
+                "; look for images that are not finite, or lower the learning rate"
+            )
+        metrics["learning_rate"] = float(self._scheduler.get_last_lr()[0])
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._scheduler.step()
         self._ema.update_parameters(self.tokenizer)
-
-        return {
-            "loss": loss.item(),
-            **{name: part.item() for name, part in parts.items()},
-            **codebook_statistics(output.token_grid, self.tokenizer.codebook_size),
-            "grad_norm": grad_norm.item(),
-            "learning_rate": float(learning_rate),
-        }
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed trainer needs, as tensors and builtins."""
