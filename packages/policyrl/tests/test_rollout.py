@@ -63,6 +63,29 @@ def test_the_policy_acts_on_what_is_kept(toys):
     torch.testing.assert_close(log_prob, rollout.log_probs[1])
 
 
+def test_what_is_kept_is_a_copy(toys):
+    class Reusing(toys.Bandit):
+        def _observe(self):  # overwrites its last observation
+            fresh = super()._observe()
+            self.buffers = getattr(self, "buffers", fresh)
+            for key, buffer in self.buffers.items():
+                buffer.copy_(fresh[key])
+            return self.buffers
+
+    ours, expected = _collect(toys, Reusing()), _collect(toys, toys.Bandit())
+    for key, tensor in expected.observations.items():
+        assert torch.equal(ours.observations[key], tensor), key
+
+
+def test_the_reward_model_runs_without_autocast(toys):
+    def reward_model(outcome):
+        assert not torch.is_autocast_enabled("cpu")
+        return outcome["total"]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        _collect(toys, toys.Silent(), reward_model=reward_model)
+
+
 def test_memory_is_stated(toys):
     rollout = _collect(toys, toys.Bandit())
     # numbers 2, timestep 2 (int64), raw 2, log-prob, value, reward at 4 bytes, valid at 1.
@@ -88,5 +111,6 @@ def test_misfits_are_refused(toys):
     rewards = torch.tensor([0, 0, float("nan"), 0, 0, 0])
     with pytest.raises(ValueError, match="1 of 6 rewards"):
         _collect(toys, toys.Silent(), reward_model=lambda outcome: rewards)
-    with pytest.raises(ValueError, match="has 3 steps, the policy only 2"):
-        _collect(toys, toys.Bandit(num_steps=3))
+    for num_steps in (1, 3):
+        with pytest.raises(ValueError, match=f"has {num_steps} steps, the policy 2: must be equal"):
+            _collect(toys, toys.Bandit(num_steps=num_steps))

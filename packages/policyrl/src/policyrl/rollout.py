@@ -55,31 +55,44 @@ def collect(
         episodes: (B,) int64, which episodes to play.
         generator: source of the exploration noise.
         reward_model: judges the outcome; its reward is added at each episode's last step. The
-            environment must then be a `GenerativeEnvironment`.
+            environment must then be a `GenerativeEnvironment`. It runs without autocast, whatever
+            surrounds the call: a reward must not depend on the precision of the policy.
         feature_dtype: type in which floating observations are kept, such as torch.bfloat16. The
             policy acts on what is kept, so that log-probabilities stay comparable.
         storage_device: where the observations are kept, such as "cpu"; default: where they are.
 
     Raises:
         TypeError: where a reward model meets an environment without an outcome.
-        ValueError: where the reward model returns a wrong shape or numbers that are not finite.
+        ValueError: where environment and policy differ in their number of steps, or the reward
+            model returns a wrong shape or numbers that are not finite.
     """
     if reward_model is not None and not isinstance(env, GenerativeEnvironment):
         raise TypeError(f"{type(env).__name__} has no outcome() for the reward model to judge")
-    if env.num_steps > policy.num_steps:
+    if env.num_steps != policy.num_steps:  # what is inert at the last step depends on it
         raise ValueError(
-            f"the environment has {env.num_steps} steps, the policy only {policy.num_steps}"
+            f"the environment has {env.num_steps} steps, the policy {policy.num_steps}: "
+            "must be equal"
         )
     observation = env.reset(episodes)
     alive = torch.ones_like(observation["timestep"], dtype=torch.bool)
-    observations: list[dict[str, Tensor]] = []
+    observations: dict[str, Tensor] = {}
     columns: list[tuple[Tensor, ...]] = []
-    for _ in range(env.num_steps):
+    for t in range(env.num_steps):
         seen = {
             key: tensor.to(feature_dtype or tensor.dtype) if tensor.is_floating_point() else tensor
             for key, tensor in observation.items()
         }
-        observations.append({key: tensor.to(storage_device) for key, tensor in seen.items()})
+        if t == 0:
+            observations = {
+                key: torch.empty(
+                    (env.num_steps, *tensor.shape),
+                    dtype=tensor.dtype,
+                    device=tensor.device if storage_device is None else storage_device,
+                )
+                for key, tensor in seen.items()
+            }
+        for key, tensor in seen.items():
+            observations[key][t].copy_(tensor)
         raw, log_prob = policy.act(seen, generator)
         value = value_network(seen).squeeze(-1).float()
         action = policy.spec.activate(raw, seen["timestep"])
@@ -91,11 +104,11 @@ def collect(
     )
     outcome = dict(env.outcome()) if isinstance(env, GenerativeEnvironment) else {}
     if reward_model is not None:
-        final = _judge(reward_model, outcome, len(episodes)).to(rewards)
+        final = _judge(reward_model, outcome, episodes).to(rewards)
         last_step = valid.sum(dim=0, keepdim=True) - 1
         rewards.scatter_add_(0, last_step, final[None])
     return Rollout(
-        observations={key: torch.stack([o[key] for o in observations]) for key in observations[0]},
+        observations=observations,
         raw_actions=raw_actions,
         log_probs=log_probs,
         values=values,
@@ -105,8 +118,10 @@ def collect(
     )
 
 
-def _judge(reward_model: RewardModel, outcome: Mapping[str, Tensor], num_episodes: int) -> Tensor:
-    reward = reward_model(outcome)
+def _judge(reward_model: RewardModel, outcome: Mapping[str, Tensor], episodes: Tensor) -> Tensor:
+    num_episodes = len(episodes)
+    with torch.autocast(episodes.device.type, enabled=False):
+        reward = reward_model(outcome)
     if reward.shape != (num_episodes,):
         raise ValueError(
             f"the reward model returned shape {tuple(reward.shape)}, must be ({num_episodes},)"
