@@ -184,6 +184,7 @@ def test_the_std_schedule_is_a_staircase():
     ]
     assert PPOConfig().std_at(3) is None
     assert PPOConfig.published().std_at(500) == 0.3
+    assert PPOConfig.published().chunk_size == 1024
 
 
 @pytest.mark.parametrize(

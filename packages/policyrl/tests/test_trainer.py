@@ -201,9 +201,24 @@ def test_everything_goes_through_the_engine(toys):
 
 def test_processes_with_unequal_numbers_of_decisions_are_refused(toys):
     class Uneven(LocalEngine):
-        def gather(self, tensor):
-            return torch.cat([tensor, tensor + 1]) if tensor.dtype == torch.int64 else tensor
+        gathers = 0
 
-    trainer = _trainer(toys, engine=Uneven())
-    with pytest.raises(ValueError, match=r"hold \[16, 17\] decisions"):
+        def gather(self, tensor):
+            self.gathers += 1
+            return torch.cat([tensor, tensor + torch.tensor([[1, 0]])])
+
+    engine = Uneven()
+    trainer = _trainer(toys, engine=engine)
+    with pytest.raises(ValueError, match=r"hold \[16, 17\] decisions of \[8, 8\] episodes"):
+        trainer.update(trainer.collect(toys.Bandit(), 8))
+    assert engine.gathers == 1  # with real processes the next one would never return
+
+
+def test_too_few_decisions_of_any_process_are_refused_by_all(toys):
+    class Larger(LocalEngine):
+        def gather(self, tensor):
+            return torch.cat([tensor, tensor.new_tensor([[2, 1]])])
+
+    trainer = _trainer(toys, engine=Larger(), num_minibatches=4)
+    with pytest.raises(ValueError, match=r"hold \[16, 2\] decisions .*num_minibatches \(4\)"):
         trainer.update(trainer.collect(toys.Bandit(), 8))

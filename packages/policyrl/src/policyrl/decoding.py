@@ -42,7 +42,9 @@ def decoding_spec(
         learned: the components that the policy sets; the others stay at the prior.
         last_step_inert: leave the last step's mask ratio and re-mask temperature out of the action,
             since they have no effect. The published system keeps them in.
-        guidance_dead_zone: guidance below it is exactly 0 and costs no network pass.
+        guidance_dead_zone: guidance below it is exactly 0. A decoder that runs the unguided branch
+            only after the choice, and only where it is not 0, saves that pass: natgen does so on
+            the CPU. On a GPU it runs both branches at once, whatever is chosen.
 
     Raises:
         ValueError: on an unknown name in `learned`, or a prior that cannot be reached.

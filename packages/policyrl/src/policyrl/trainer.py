@@ -19,7 +19,8 @@ class PPOTrainer:
 
     Episodes are numbered 0, 1, 2, ... over the whole run. Exploration noise and minibatch order
     come from one generator on the CPU, saved with the state; a resumed trainer continues as if
-    never stopped. With several processes every one has its own trainer, with its own seed.
+    never stopped, on the CPU bit for bit. With several processes every one has its own trainer,
+    with its own seed.
 
     Args:
         policy: the actor; trained in place.
@@ -64,7 +65,7 @@ class PPOTrainer:
     ) -> Rollout:
         """Play the next episodes with this update's exploration std.
 
-        All of it, environment and reward model included, runs under the engine's autocast.
+        Environment and networks run under the engine's autocast, the reward model without any.
 
         Args:
             env: the environment, reset for every batch.
@@ -111,10 +112,24 @@ class PPOTrainer:
             the passes begun.
 
         Raises:
-            FloatingPointError: on a loss that is not finite; that optimizer step is not taken.
-            ValueError: where processes hold unequal numbers of decisions.
+            FloatingPointError: on a gradient norm that is not finite; that optimizer step is not
+                taken.
+            ValueError: where processes hold unequal numbers of decisions or of episodes.
         """
         config, gather = self.config, self.engine.gather
+        valid = rollout.valid.flatten().nonzero().squeeze(1)
+        # Ahead of all other gathers, which would wait forever for numbers that do not come.
+        sizes = torch.tensor([[len(valid), rollout.valid.shape[1]]], device=valid.device)
+        decisions, episodes = gather(sizes).T.tolist()
+        if (
+            min(decisions) != max(decisions)
+            or min(episodes) != max(episodes)
+            or min(decisions) < config.num_minibatches
+        ):
+            raise ValueError(
+                f"the processes hold {decisions} decisions of {episodes} episodes, must be equal "
+                f"and at least num_minibatches ({config.num_minibatches}) decisions"
+            )
         targets = compute_targets(
             rollout.rewards,
             rollout.values,
@@ -125,13 +140,6 @@ class PPOTrainer:
             normalize_advantages=config.normalize_advantages,
             gather=gather,
         )
-        valid = rollout.valid.flatten().nonzero().squeeze(1)
-        counts = gather(torch.tensor([len(valid)], device=valid.device))
-        if counts.min() != counts.max() or len(valid) < config.num_minibatches:
-            raise ValueError(
-                f"the processes hold {counts.tolist()} decisions, must be equal and at least "
-                f"num_minibatches ({config.num_minibatches})"
-            )
         means: dict[str, float] = {}
         epochs = 0
         stop = False
