@@ -105,6 +105,29 @@ def test_resumes_bit_for_bit(toy) -> None:
         assert torch.equal(tensor, resumed.state_dict()["discriminator"][name]), name
 
 
+def test_features_do_not_depend_on_the_ambient_precision(lite0: FrozenFeatures) -> None:
+    reward = build(lite0, feature_dtype="float32")
+    images = torch.rand(4, 3, 32, 32)
+    expected = reward.extract(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = reward.extract(images)
+    for name, x in expected.items():
+        assert torch.equal(features[name], x), name
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(toy) -> None:
+    reward = build(toy)
+    train(reward, 2)
+    real, fake, labels = sides()
+    x, y = reward.extract(real), reward.extract(fake)
+    y["fine"][0] = torch.nan
+    before = [parameter.clone() for parameter in reward.discriminator.parameters()]
+    with pytest.raises(FloatingPointError, match="norm is nan in update 2"):
+        reward.update(x, labels, y, labels)
+    assert all(map(torch.equal, before, reward.discriminator.parameters()))
+    assert not reward.discriminator.training
+
+
 def test_only_the_first_update_calibrates(toy) -> None:
     reward = build(toy)
     head = reward.discriminator.heads["fine"]

@@ -107,8 +107,10 @@ def test_calibration_levels_the_inputs() -> None:
     )
     scaled = {name: 100 * x + 7 for name, x in features.items()}
     assert not plain.calibrated
+    assert not plain.is_calibrated
     plain.calibrate(scaled)
     assert plain.calibrated
+    assert plain.is_calibrated
     torch.testing.assert_close(plain(scaled, labels), expected, atol=1e-4, rtol=1e-4)
 
 

@@ -135,14 +135,18 @@ class AdversarialReward:
     def extract(self, images: Tensor) -> dict[str, Tensor]:
         """Returns the features of images, in ``config.feature_dtype`` and on the images' device.
 
+        The backbone runs without autocast, whatever surrounds the call: real and fake images are
+        seen in the same precision.
+
         Args:
             images: (B, 3, H, W) in [0, 1], on the backbone's device.
         """
         dtype = FEATURE_DTYPES[self.config.feature_dtype]
-        parts = [
-            {name: x.to(dtype) for name, x in self.backbone(part).items()}
-            for part in torch.split(images, self.config.extract_batch_size)
-        ]
+        with torch.autocast(images.device.type, enabled=False):
+            parts = [
+                {name: x.to(dtype) for name, x in self.backbone(part).items()}
+                for part in torch.split(images, self.config.extract_batch_size)
+            ]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     @torch.no_grad()
@@ -170,9 +174,10 @@ class AdversarialReward:
             each side before the step) and ``grad_norm`` (before clipping).
 
         Raises:
+            FloatingPointError: on a gradient norm that is not finite; the step is not taken.
             ValueError: on labels out of range, or feature maps that do not fit.
         """
-        if not self.discriminator.calibrated:
+        if not self.discriminator.is_calibrated:
             self.discriminator.calibrate(real_features)
         self.discriminator.train()
         with self.engine.autocast():
@@ -182,6 +187,7 @@ class AdversarialReward:
                 for name in self.discriminator.config.channels
             }
             logits = self._judge(both, torch.cat([real_labels, fake_labels]))
+        self.discriminator.eval()
         real, fake = torch.split(logits, [len(real_labels), len(fake_labels)])
         loss = discriminator_loss(self.config.loss, real, fake)
         self.optimizer.zero_grad(set_to_none=True)
@@ -190,16 +196,23 @@ class AdversarialReward:
         grad_norm = torch.nn.utils.clip_grad_norm_(
             self.discriminator.parameters(), math.inf if limit is None else limit
         )
+        scalars = {
+            "loss": loss.detach(),
+            "accuracy": accuracy(real, fake),
+            "real_score": reward_from_logits(self.config.reward, real.detach()).mean(),
+            "fake_score": reward_from_logits(self.config.reward, fake.detach()).mean(),
+            "grad_norm": grad_norm,
+        }
+        values = torch.stack(tuple(scalars.values())).tolist()  # one transfer from the device
+        metrics = dict(zip(scalars, values, strict=True))
+        if not math.isfinite(metrics["grad_norm"]):
+            done = max((int(s["step"]) for s in self.optimizer.state.values()), default=0)
+            raise FloatingPointError(
+                f"the gradient norm is {metrics['grad_norm']} in update {done} of the "
+                "discriminator; look for features that are not finite"
+            )
         self.optimizer.step()
-        self.discriminator.eval()
-        with torch.no_grad():
-            return {
-                "loss": float(loss),
-                "accuracy": float(accuracy(real, fake)),
-                "real_score": float(reward_from_logits(self.config.reward, real).mean()),
-                "fake_score": float(reward_from_logits(self.config.reward, fake).mean()),
-                "grad_norm": float(grad_norm),
-            }
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run needs: tensors and builtins only, without the backbone."""
@@ -209,7 +222,7 @@ class AdversarialReward:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores `state_dict`; the next update is then bit for bit that of the saved run."""
+        """Restores `state_dict`; the next update is the saved run's, on the CPU bit for bit."""
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
 

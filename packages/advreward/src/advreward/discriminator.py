@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -126,6 +127,7 @@ class Discriminator(nn.Module):
             {name: DiscriminatorHead(count, config) for name, count in config.channels.items()}
         )
         self.register_buffer("calibrated", torch.tensor(False))
+        self.is_calibrated = False  # the buffer's value, read without waiting for its device
 
     @property
     def num_logits(self) -> int:
@@ -143,6 +145,7 @@ class Discriminator(nn.Module):
             if isinstance(head, DiscriminatorHead):
                 head.calibrate(features[name].to(head.mean.device))
         self.calibrated.fill_(True)
+        self.is_calibrated = True
 
     def forward(self, features: Mapping[str, Tensor], condition: Tensor) -> Tensor:
         """Judges a batch.
@@ -157,6 +160,10 @@ class Discriminator(nn.Module):
         self._check(features)
         logits = [head(features[name], condition) for name, head in self.heads.items()]
         return torch.cat(logits, dim=1)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.is_calibrated = bool(self.calibrated)
 
     def _check(self, features: Mapping[str, Tensor]) -> None:
         for name, count in self.config.channels.items():
