@@ -26,9 +26,7 @@ DISTRIBUTIONS = {
 }
 # Needed at run time without an import statement of ours: (package, distribution) -> why.
 INDIRECT = {
-    ("vqtok", "safetensors"): "PyTorchModelHubMixin writes model.safetensors with it",
     ("natgen", "safetensors"): "PyTorchModelHubMixin writes model.safetensors with it",
-    ("policyrl", "safetensors"): "PyTorchModelHubMixin writes model.safetensors with it",
     ("natbench", "pytest-benchmark"): "pytest loads it as a plugin",
     ("adanat", "tensorboard"): "torch.utils.tensorboard writes its events with it",
     ("adanat", "scipy"): "caps the version for clean-fid",
