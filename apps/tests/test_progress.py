@@ -1,7 +1,7 @@
 """Progress where there is no terminal: plain lines with rate and time left."""
 
 import pytest
-from adanat.progress import ProgressReporter, track
+from adanat.progress import ProgressReporter
 
 
 def test_lines_in_a_log(
@@ -18,11 +18,6 @@ def test_lines_in_a_log(
     assert lines[-1].startswith("train: 60/100")
     assert "s left" in lines[-1]
     assert lines[-1].endswith("loss 0.125")
-
-
-def test_track_yields_all_items_and_reports(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(track("abc", total=3, description="tokenize")) == ["a", "b", "c"]
-    assert "tokenize: 3/3" in capsys.readouterr().err
 
 
 def test_nothing_done_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:

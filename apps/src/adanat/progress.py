@@ -2,9 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -19,7 +19,6 @@ from rich.progress import (
 )
 from rich.text import Text
 
-Item = TypeVar("Item")
 _SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -95,11 +94,3 @@ class ProgressReporter:
             f"{left:.0f} s left  {self._values}"
         )
         print(line.rstrip(), file=sys.stderr, flush=True)
-
-
-def track(items: Iterable[Item], *, total: int, description: str) -> Iterator[Item]:
-    """Yield ``items`` while showing progress over ``total`` of them."""
-    with ProgressReporter(description, total) as progress:
-        for item in items:
-            yield item
-            progress.advance()

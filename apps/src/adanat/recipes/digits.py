@@ -57,7 +57,12 @@ def digits() -> Recipe:
             comparison_steps=(8,),
         ),
         reward=RewardRecipe(
-            adversarial=AdversarialConfig(), num_real=1197, input_size=32, warmup_cycles=2
+            adversarial=AdversarialConfig(learning_rate=5e-4),
+            num_real=1197,
+            input_size=32,
+            warmup_cycles=2,
+            warmup_updates=60,
+            updates_per_cycle=24,
         ),
         policy=PolicyRecipe(
             ppo=PPOConfig(learning_rate=1e-4, max_grad_norm=1.0, std_schedule=((0, 0.4),)),

@@ -21,12 +21,14 @@ from adanat.metrics import (
     Classifier,
     ClassifierConfig,
     ClassifierTrainingConfig,
+    Interval,
     Reference,
     accuracy,
     all_scores,
     equivalent_steps,
     frechet_score,
     gap_share,
+    paired_gain,
     t_interval,
     to_uint8,
     train_classifier,
@@ -206,11 +208,15 @@ def _mean(values: dict[int, float]) -> float:
 
 def _gain(baseline: dict[int, float], candidate: dict[int, float]) -> dict[str, float] | None:
     """Interval of baseline - candidate over the seeds, None with a single one."""
-    return _spread([baseline[seed] - candidate[seed] for seed in candidate])
+    if len(candidate) < 2:
+        return None
+    seeds = sorted(candidate)
+    return _ends(paired_gain([baseline[s] for s in seeds], [candidate[s] for s in seeds]))
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:
-    if len(values) < 2:
-        return None
-    interval = t_interval(values)
+    return _ends(t_interval(values)) if len(values) > 1 else None
+
+
+def _ends(interval: Interval) -> dict[str, float]:
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}

@@ -47,6 +47,7 @@ def sample(run: Run, *, policy: str, labels: Sequence[int], num_samples: int, se
     batches = generator.batches(policies[policy], seed=seed, num_samples=num_samples)
     images = from_uint8(torch.cat([batch.images for batch in batches]))
     run.folder.samples.mkdir(parents=True, exist_ok=True)
-    path = run.folder.samples / f"{policy}-seed-{seed}.png"
+    classes = "-".join(map(str, labels)) or "all"
+    path = run.folder.samples / f"{policy}-seed-{seed}-classes-{classes}-{num_samples}.png"
     save_image(images, path, nrow=len(cycle))
     return path
