@@ -133,10 +133,10 @@ def test_disk_full_at_any_call_leaves_the_last_good_checkpoint(
     assert complete_steps(tmp_path) == [1, 2]
 
 
-def _save_beyond_the_file_limit(folder: Path, result: Path) -> None:
+def _save_beyond_the_file_limit(folder: Path, state: dict, result: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, 64 * 1024))
     try:
-        save_state(folder, 2, _state(2, size=1_000_000))
+        save_state(folder, 2, state)
     except StorageError as error:
         result.write_text(str(error))
 
@@ -146,8 +146,10 @@ def test_a_write_that_really_fails_half_way_leaves_the_last_good_checkpoint(
 ) -> None:
     folder, result = tmp_path / "checkpoints", tmp_path / "result"
     save_state(folder, 1, _state(1))
+    # Made here: filling a large tensor in a forked process may wait for threads it does not have.
+    large = _state(2, size=1_000_000)
     process = multiprocessing.get_context("fork").Process(
-        target=_save_beyond_the_file_limit, args=(folder, result)
+        target=_save_beyond_the_file_limit, args=(folder, large, result)
     )
     process.start()
     process.join(60)
