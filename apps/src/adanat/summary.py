@@ -83,7 +83,13 @@ def markdown_table(run: Run) -> str:
     for name, bounds in found["bounds"].items():
         cells = [_cell(bounds.get(column.key), column.digits) for column in columns]
         lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", protocol_line(run), "", *_comparison_table(run)]) + "\n"
+    intervals = "± is the 95 % interval over seeds."
+    return (
+        "\n".join(
+            [*lines, "", protocol_line(run), intervals, *notes(run), "", *_comparison_table(run)]
+        )
+        + "\n"
+    )
 
 
 def protocol_line(run: Run) -> str:
@@ -93,8 +99,8 @@ def protocol_line(run: Run) -> str:
     return (
         f"{protocol['num_samples']} samples a seed; generation seeds {seeds}; "
         f"{protocol['label_plan']} labels; {protocol['features']}; against "
-        f"{protocol['reference']}; ± is the 95 % interval over seeds. The confirming classifier "
-        f"is right on {100 * protocol['classifier_accuracy']:.1f} % of the test images."
+        f"{protocol['reference']}. The confirming classifier is "
+        f"right on {100 * protocol['classifier_accuracy']:.1f} % of the test images."
     )
 
 
