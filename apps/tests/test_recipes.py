@@ -31,6 +31,12 @@ def test_image_sizes_must_agree() -> None:
         replace(recipe, data=replace(recipe.data, image_size=16))
 
 
+def test_comparisons_are_at_more_steps() -> None:
+    recipe = get_recipe("digits")
+    with pytest.raises(ValueError, match=r"above num_decoding_steps \(8\), got \[8\]"):
+        replace(recipe, num_decoding_steps=8)
+
+
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [

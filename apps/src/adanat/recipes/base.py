@@ -214,6 +214,13 @@ class Recipe:
                 f"data.image_size is {self.data.image_size}: set both to the same size"
             )
 
+        fewer = [n for n in self.schedule.comparison_steps if n <= self.num_decoding_steps]
+        if fewer:
+            raise ValueError(
+                f"schedule.comparison_steps must all be above num_decoding_steps "
+                f"({self.num_decoding_steps}), got {fewer}"
+            )
+
     def policy_for(self, seed: int) -> PolicyRecipe:
         """What the policy of one seed depends on: not the other seeds."""
         return replace(self.policy, seeds=(seed,))
