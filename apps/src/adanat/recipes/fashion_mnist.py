@@ -84,12 +84,12 @@ def fashion_mnist_quick() -> Recipe:
         base,
         name="fashion-mnist-quick",
         tokenizer=replace(
-            base.tokenizer, training=replace(base.tokenizer.training, total_steps=400)
+            base.tokenizer,
+            training=replace(base.tokenizer.training, total_steps=400),
+            perceptual_size=32,
         ),
         generator=replace(
             base.generator,
-            embed_dim=96,
-            depth=4,
             training=replace(base.generator.training, total_steps=800),
             batch_size=64,
         ),
