@@ -29,7 +29,7 @@ from adanat.summary import text_table
 _RECIPE_HELP = {
     "digits": "8x8 digits, minutes: see every part work.",
     "fashion-mnist": "Clothes of 28x28 pixels, hours: rank policies.",
-    "fashion-mnist-quick": "Clothes of 28x28 pixels, ten minutes: a first look.",
+    "fashion-mnist-quick": "Clothes of 28x28 pixels, a quarter of an hour: a first look.",
     "fashion-mnist-smoke": "Clothes, two minutes: does every stage still fit?",
     "tiny": "Half a minute: tests and trial runs.",
 }
