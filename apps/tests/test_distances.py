@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from adanat.metrics import (
     FeatureStatistics,
     PrincipalComponents,
@@ -13,10 +14,12 @@ from adanat.metrics import (
     frechet_distance_cleanfid,
     frechet_score,
     kernel_distance,
+    neighbour_radii,
     precision_recall,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_fidelity.metric_prc import calculate_precision_recall_part
 
 
 def draw(seed, count, dim, shift=0.0, scale=1.0):
@@ -149,3 +152,17 @@ def test_bad_feature_sets_are_refused():
         precision_recall(good, good, neighborhood=10)
     with pytest.raises(ValueError, match="num_components is 64"):
         PrincipalComponents.fit(good)
+
+
+@pytest.mark.parametrize(("generated_count", "reference_count"), [(40, 40), (57, 33), (30, 61)])
+def test_precision_and_recall_equal_torch_fidelitys(generated_count, reference_count):
+    rng = np.random.default_rng(generated_count)
+    generated = rng.normal(0.3, 1.2, (generated_count, 6)).astype(np.float32)
+    reference = rng.normal(0.0, 1.0, (reference_count, 6)).astype(np.float32)
+    expected = calculate_precision_recall_part(
+        torch.from_numpy(generated), torch.from_numpy(reference), 3, 16
+    )
+    found = precision_recall(generated, reference, batch_size=16)
+    assert found == pytest.approx(expected, abs=1e-6)
+    known = precision_recall(generated, reference, reference_radii=neighbour_radii(reference))
+    assert known == found

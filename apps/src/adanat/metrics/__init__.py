@@ -13,6 +13,7 @@ from adanat.metrics.distances import (
     frechet_distance,
     frechet_distance_cleanfid,
     kernel_distance,
+    neighbour_radii,
     precision_recall,
 )
 from adanat.metrics.features import (
@@ -54,6 +55,7 @@ __all__ = [
     "frechet_score",
     "gap_share",
     "kernel_distance",
+    "neighbour_radii",
     "paired_gain",
     "precision_recall",
     "projected_frechet_score",

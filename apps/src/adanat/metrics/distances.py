@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 from cleanfid.fid import frechet_distance as cleanfid_frechet_distance
 from cleanfid.fid import kernel_distance as cleanfid_kernel_distance
-from torch_fidelity.metric_prc import calculate_precision_recall_part
 
 from adanat.metrics.features import FloatArray
 
@@ -123,20 +122,38 @@ def kernel_distance(
         )
 
 
+def neighbour_radii(
+    features: FloatArray, *, neighborhood: int = 3, batch_size: int = 1000
+) -> FloatArray:
+    """Distance of every vector of (N, D) to its `neighborhood`-th neighbour in the set: (N,)."""
+    vectors = torch.from_numpy(features)
+    radii = [
+        # The nearest of all is the vector itself.
+        torch.cdist(rows, vectors).kthvalue(neighborhood + 1).values
+        for rows in vectors.split(batch_size)
+    ]
+    return np.asarray(torch.cat(radii).numpy(), dtype=np.float32)
+
+
 def precision_recall(
     generated: FloatArray,
     reference: FloatArray,
     *,
     neighborhood: int = 3,
     batch_size: int = 1000,
+    reference_radii: FloatArray | None = None,
 ) -> tuple[float, float]:
-    """Improved precision and recall (arXiv 1904.06991) by torch-fidelity's function.
+    """Improved precision and recall (arXiv 1904.06991), as torch-fidelity computes them.
+
+    torch-fidelity's own function measures the reference set against itself in every call and the
+    two sets against each other twice; one pass serves both here, and the radii can be handed in.
 
     Args:
         generated: (N, D) features.
         reference: (M, D) features. Both values depend on N and M; keep them equal and fixed.
         neighborhood: Which nearest neighbour sets a vector's radius.
         batch_size: Rows of the distance matrix in memory at once.
+        reference_radii: `neighbour_radii` of the reference, when known.
 
     Returns:
         precision (share of generated vectors inside the reference's balls) and recall (share of
@@ -152,10 +169,20 @@ def precision_recall(
             f"neighborhood is {neighborhood}; it must be at least 1 and below the {smallest} "
             "vectors of the smaller set"
         )
-    precision, recall = calculate_precision_recall_part(
-        torch.from_numpy(generated), torch.from_numpy(reference), neighborhood, batch_size
-    )
-    return float(precision), float(recall)
+    options = {"neighborhood": neighborhood, "batch_size": batch_size}
+    if reference_radii is None:
+        reference_radii = neighbour_radii(reference, **options)
+    real, real_radii = torch.from_numpy(reference), torch.from_numpy(reference_radii)
+    fake, fake_radii = torch.from_numpy(generated), neighbour_radii(generated, **options)
+    precise = 0
+    recalled = torch.zeros(len(real), dtype=torch.bool)
+    for rows, radii in zip(
+        fake.split(batch_size), torch.from_numpy(fake_radii).split(batch_size), strict=True
+    ):
+        distances = torch.cdist(rows, real)
+        precise += int((distances <= real_radii).any(dim=1).sum())
+        recalled |= (distances <= radii[:, None]).any(dim=0)
+    return precise / len(fake), recalled.double().mean().item()
 
 
 @dataclass(frozen=True, kw_only=True)

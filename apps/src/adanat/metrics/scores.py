@@ -10,6 +10,7 @@ from adanat.metrics.distances import (
     PrincipalComponents,
     frechet_distance,
     kernel_distance,
+    neighbour_radii,
     precision_recall,
 )
 from adanat.metrics.features import FloatArray
@@ -31,6 +32,11 @@ class Reference:
     def statistics(self) -> FeatureStatistics:
         """Mean and covariance of the features."""
         return FeatureStatistics.of(self.features)
+
+    @cached_property
+    def radii(self) -> FloatArray:
+        """Radii of the features' balls, for precision and recall."""
+        return neighbour_radii(self.features)
 
     @cached_property
     def components(self) -> PrincipalComponents:
@@ -69,7 +75,9 @@ def all_scores(
         `{prefix}_fd`, `{prefix}_kid`, `{prefix}_precision`, `{prefix}_recall`, and
         `{prefix}_fd_pca{K}` where the reference is large enough for K components.
     """
-    precision, recall = precision_recall(generated, reference.features)
+    precision, recall = precision_recall(
+        generated, reference.features, reference_radii=reference.radii
+    )
     scores = {
         f"{prefix}_fd": frechet_score(generated, reference),
         f"{prefix}_kid": kernel_distance(generated, reference.features, seed=kid_seed),
