@@ -20,6 +20,14 @@ def test_every_recipe_builds_and_serialises(name: str) -> None:
     assert height * width > recipe.num_decoding_steps
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_averaged_weights_forget_the_random_ones(name: str) -> None:
+    recipe = get_recipe(name)
+    for stage in (recipe.tokenizer, recipe.generator):
+        training = stage.training
+        assert training.ema_decay**training.total_steps < 0.01
+
+
 def test_unknown_recipe_names_the_known_ones() -> None:
     with pytest.raises(AdanatError, match=r"no recipe 'in256'.*digits"):
         get_recipe("in256")

@@ -14,14 +14,18 @@ def tiny() -> Recipe:
         name="tiny",
         tokenizer=replace(
             base.tokenizer,
-            training=replace(base.tokenizer.training, warmup_steps=2, total_steps=12),
+            training=replace(
+                base.tokenizer.training, warmup_steps=2, total_steps=12, ema_decay=0.5
+            ),
             batch_size=16,
         ),
         generator=replace(
             base.generator,
             embed_dim=32,
             depth=2,
-            training=replace(base.generator.training, warmup_steps=2, total_steps=12),
+            training=replace(
+                base.generator.training, warmup_steps=2, total_steps=12, ema_decay=0.5
+            ),
             batch_size=16,
         ),
         schedule=replace(
