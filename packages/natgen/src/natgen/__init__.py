@@ -22,6 +22,7 @@ from natgen.protocols import (
     GridLogitsModel,
     KnowsGuidance,
     LogitsModel,
+    TextEncoder,
 )
 from natgen.sampling import confidence, draw, guide, remask
 from natgen.schedules import (
@@ -68,6 +69,7 @@ __all__ = [
     "StaticSchedule",
     "StepNoise",
     "StepRecord",
+    "TextEncoder",
     "apply",
     "autonat_l8",
     "confidence",

@@ -1,6 +1,6 @@
 """What natgen asks of the objects that it is given. A leaf: imports nothing of the package."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
@@ -39,6 +39,33 @@ class ChecksCondition(Protocol):
 
     def check_condition(self, condition: Tensor) -> None:
         """Raise ValueError for a condition of a wrong shape, type or range."""
+
+
+class TextEncoder(Protocol):
+    """Captions to the features that condition a text NAT (and to what a discriminator compares).
+
+    A NAT for it has ``context_dim = token_dim`` and ``num_context_tokens = num_tokens``. The
+    features of the empty caption stand for "no text".
+    """
+
+    @property
+    def name(self) -> str:
+        """Which encoder and weights: equal names give equal features."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Feature tokens N of every caption, short and long ones alike."""
+
+    @property
+    def token_dim(self) -> int:
+        """Channels C of a feature token."""
+
+    @property
+    def pooled_dim(self) -> int:
+        """Channels P of the pooled features."""
+
+    def __call__(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """B captions -> token features (B, N, C) and pooled features (B, P), both floating."""
 
 
 class DecodingPolicy(Protocol):
