@@ -25,19 +25,20 @@ class PictureReward:
         self._fakes: list[tuple[dict[str, Tensor], Tensor]] = []
 
     def __call__(self, outcome: Mapping[str, Tensor]) -> Tensor:
-        """Reward (B,) of `tokens` (B, h, w) under `labels` (B,)."""
+        """Reward (B,) of `tokens` (B, h, w) under `labels` (B,) or `condition` (B, P)."""
         features = self.embed_tokens(outcome["tokens"])
-        self._fakes.append((features, outcome["labels"]))
-        return self._reward.score(features, outcome["labels"])
+        conditions = outcome[self._reward.condition_name]
+        self._fakes.append((features, conditions))
+        return self._reward.score(features, conditions)
 
     def take_fakes(self) -> tuple[dict[str, Tensor], Tensor]:
-        """Features and labels of all batches scored since the last call, and forget them."""
+        """Features and conditions of all batches scored since the last call, and forget them."""
         if not self._fakes:
             raise RuntimeError("no batch has been scored since the last call: collect a rollout")
         features = _concatenate(part for part, _ in self._fakes)
-        labels = torch.cat([labels for _, labels in self._fakes])
+        conditions = torch.cat([conditions for _, conditions in self._fakes])
         self._fakes.clear()
-        return features, labels
+        return features, conditions
 
     def embed_tokens(self, tokens: Tensor) -> dict[str, Tensor]:
         """Frozen features of the pictures of token grids (N, h, w)."""

@@ -47,6 +47,21 @@ def test_learns_what_only_the_condition_tells(toy, loss: str) -> None:
     assert good.min() > bad.max()
 
 
+def test_learns_what_only_the_text_tells(toy) -> None:
+    torch.manual_seed(0)
+    config = DiscriminatorConfig(channels=toy.channels, condition_dim=3)
+    reward = AdversarialReward(toy, Discriminator(config), AdversarialConfig(learning_rate=5e-3))
+    real, fake, labels = sides()
+    condition = torch.randn(4, 3)[labels]
+    x, y = reward.extract(real), reward.extract(fake)
+    for _ in range(60):
+        metrics = reward.update(x, condition, y, condition)
+    assert metrics["accuracy"] > 0.95
+    good = reward({"images": real, "condition": condition})
+    bad = reward({"images": fake, "condition": condition})
+    assert good.min() > bad.max()
+
+
 def test_a_reward_is_a_function_of_one_image(lite0: FrozenFeatures) -> None:
     reward = build(lite0, extract_batch_size=3)
     real, fake, labels = sides(8)
@@ -184,6 +199,12 @@ def test_updates_run_on_the_given_engine(toy) -> None:
     reward = AdversarialReward(toy, plain.discriminator, plain.config, engine)
     train(reward, 2)
     assert (engine.forwards, engine.backwards) == (2, 2)
+
+
+def test_labels_must_be_whole_numbers(toy) -> None:
+    reward = build(toy)
+    with pytest.raises(ValueError, match=r"labels must be int64 \(B,\), got torch.float32 \(1,\)"):
+        reward({"images": torch.rand(1, 3, 16, 16), "labels": torch.tensor([1.0])})
 
 
 @pytest.mark.parametrize("label", [-1, 4])

@@ -61,10 +61,35 @@ def test_the_condition_counts() -> None:
     assert not torch.allclose(
         discriminator(features, labels), discriminator(features, (labels + 1) % 3)
     )
-    text = Discriminator(DiscriminatorConfig(channels=CHANNELS, context_dim=5))
-    context = torch.randn(6, 5)
-    assert text(features, context).shape == (6, text.num_logits)
-    assert not torch.allclose(text(features, context), text(features, -context))
+
+
+def test_vectors_as_conditions() -> None:
+    features, _ = batch(6)
+    text = build(num_classes=None, condition_dim=5).double().eval()
+    condition = torch.randn(6, 5).double()
+    logits = text(features, condition)
+    assert logits.shape == (6, text.num_logits)
+    # The direction of a vector counts, the scale of its encoder does not.
+    torch.testing.assert_close(text(features, 7 * condition), logits, atol=1e-6, rtol=1e-6)
+    # Linear in the normalised vector: opposite captions lie around "no text".
+    around = (logits + text(features, -condition)) / 2
+    torch.testing.assert_close(text(features, 0 * condition), around, atol=1e-9, rtol=1e-9)
+    assert not torch.allclose(logits, around, atol=1e-3)
+
+
+def test_a_vector_deviates_as_much_as_a_class() -> None:
+    head = build(num_classes=None, condition_dim=512, projection_dim=256).heads["fine"]
+    embeddings = torch.nn.functional.normalize(torch.randn(64, 512), dim=1)  # as CLIP's
+    assert head.deviation(embeddings).std().item() == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "condition", [torch.zeros(2, 4), torch.zeros(2, 5, 5), torch.zeros(2, 5).long()]
+)
+def test_vectors_that_do_not_fit_are_refused(condition: Tensor) -> None:
+    config = DiscriminatorConfig(channels=CHANNELS, condition_dim=5)
+    with pytest.raises(ValueError, match=r"conditions must be floating \(B, 5\), got"):
+        config.check_condition(condition)
 
 
 def test_one_head_by_the_formula() -> None:
@@ -130,7 +155,7 @@ def test_a_dead_channel_is_not_blown_up() -> None:
         ({"channels": {}}, "channels"),
         ({"channels": {"a": 0}}, "'a': 0"),
         ({"num_classes": None}, "exactly one"),
-        ({"context_dim": 4}, "exactly one .* got 3 and 4"),
+        ({"condition_dim": 4}, "exactly one .* got 3 and 4"),
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
         ({"logit_size": 0}, "logit_size must be at least 1, got 0"),
     ],

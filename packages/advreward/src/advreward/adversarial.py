@@ -113,20 +113,25 @@ class AdversarialReward:
             weight_decay=0.0,
         )
 
+    @property
+    def condition_name(self) -> str:
+        """Under which name an outcome holds the conditions: ``"labels"`` or ``"condition"``."""
+        return self.discriminator.config.condition_name
+
     def __call__(self, outcome: Mapping[str, Tensor]) -> Tensor:
         """Returns the rewards (B,) of an outcome.
 
         Args:
-            outcome: ``"images"`` (B, 3, H, W) in [0, 1] and ``"labels"``, the conditions: (B,)
-                int64, or (B, context_dim) where the discriminator takes vectors.
+            outcome: ``"images"`` (B, 3, H, W) in [0, 1] and the conditions: ``"labels"`` (B,)
+                int64, or ``"condition"`` (B, condition_dim) where the discriminator takes vectors.
         """
-        images, labels = outcome["images"], outcome["labels"]
+        images, conditions = outcome["images"], outcome[self.condition_name]
         size = self.config.extract_batch_size
         return torch.cat(
             [
-                self.score(self.extract(part), part_labels)
-                for part, part_labels in zip(
-                    torch.split(images, size), torch.split(labels, size), strict=True
+                self.score(self.extract(part), part_conditions)
+                for part, part_conditions in zip(
+                    torch.split(images, size), torch.split(conditions, size), strict=True
                 )
             ]
         )
@@ -150,19 +155,19 @@ class AdversarialReward:
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     @torch.no_grad()
-    def score(self, features: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    def score(self, features: Mapping[str, Tensor], conditions: Tensor) -> Tensor:
         """Returns the rewards (B,) float32 of features from `extract`, without a gradient."""
         self.discriminator.eval()
         with self.engine.autocast():
-            logits = self._judge(features, labels)
+            logits = self._judge(features, conditions)
         return reward_from_logits(self.config.reward, logits)
 
     def update(
         self,
         real_features: Mapping[str, Tensor],
-        real_labels: Tensor,
+        real_conditions: Tensor,
         fake_features: Mapping[str, Tensor],
-        fake_labels: Tensor,
+        fake_conditions: Tensor,
     ) -> dict[str, float]:
         """Takes one step of the discriminator on features from `extract`.
 
@@ -175,7 +180,7 @@ class AdversarialReward:
 
         Raises:
             FloatingPointError: on a gradient norm that is not finite; the step is not taken.
-            ValueError: on labels out of range, or feature maps that do not fit.
+            ValueError: on conditions or feature maps that do not fit.
         """
         if not self.discriminator.is_calibrated:
             self.discriminator.calibrate(real_features)
@@ -186,9 +191,9 @@ class AdversarialReward:
                 name: torch.cat([real_features[name], fake_features[name]])
                 for name in self.discriminator.config.channels
             }
-            logits = self._judge(both, torch.cat([real_labels, fake_labels]))
+            logits = self._judge(both, torch.cat([real_conditions, fake_conditions]))
         self.discriminator.eval()
-        real, fake = torch.split(logits, [len(real_labels), len(fake_labels)])
+        real, fake = torch.split(logits, [len(real_conditions), len(fake_conditions)])
         loss = discriminator_loss(self.config.loss, real, fake)
         self.optimizer.zero_grad(set_to_none=True)
         self.engine.backward(loss)
@@ -226,14 +231,10 @@ class AdversarialReward:
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def _judge(self, features: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    def _judge(self, features: Mapping[str, Tensor], conditions: Tensor) -> Tensor:
         """Returns float32 logits (B, K), on the discriminator's device."""
-        num_classes = self.discriminator.config.num_classes
-        if num_classes is not None and len(labels):
-            low, high = (int(bound) for bound in labels.aminmax())
-            if low < 0 or high >= num_classes:
-                raise ValueError(f"labels must be in [0, {num_classes}), got [{low}, {high}]")
+        self.discriminator.config.check_condition(conditions)
         device = self.discriminator.calibrated.device
         moved = {name: x.to(device) for name, x in features.items()}
-        logits: Tensor = self.discriminator(moved, labels.to(device))
+        logits: Tensor = self.discriminator(moved, conditions.to(device))
         return logits.float()

@@ -23,12 +23,14 @@ from torch.nn.utils.parametrizations import spectral_norm
 class DiscriminatorConfig:
     """Sizes of a discriminator.
 
-    Exactly one of ``num_classes`` and ``context_dim`` says what the condition is.
+    Exactly one of ``num_classes`` and ``condition_dim`` says what the condition is.
 
     Attributes:
         channels: the backbone's feature maps, name -> number of channels; one head each.
         num_classes: conditions are labels (B,) int64 in [0, num_classes).
-        context_dim: conditions are vectors (B, context_dim), e.g. a pooled text embedding.
+        condition_dim: conditions are vectors (B, condition_dim) float, e.g. pooled text embeddings.
+            Each is brought to unit mean square first, so that encoders of any scale have the say
+            that a class has; a vector of zeros (no text) stays zero.
         hidden_channels: upper limit to the width of a head; narrower maps keep their own width, so
             that the fine, large maps stay cheap.
         projection_dim: size in which features and condition meet.
@@ -38,7 +40,7 @@ class DiscriminatorConfig:
 
     channels: Mapping[str, int]
     num_classes: int | None = None
-    context_dim: int | None = None
+    condition_dim: int | None = None
     hidden_channels: int = 64
     projection_dim: int = 64
     logit_size: int = 4
@@ -48,14 +50,14 @@ class DiscriminatorConfig:
             raise ValueError(
                 f"channels must name feature maps of >= 1 channel, got {self.channels}"
             )
-        if (self.num_classes is None) == (self.context_dim is None):
+        if (self.num_classes is None) == (self.condition_dim is None):
             raise ValueError(
-                "exactly one of num_classes and context_dim must be given, "
-                f"got {self.num_classes} and {self.context_dim}"
+                "exactly one of num_classes and condition_dim must be given, "
+                f"got {self.num_classes} and {self.condition_dim}"
             )
         for name in (
             "num_classes",
-            "context_dim",
+            "condition_dim",
             "hidden_channels",
             "projection_dim",
             "logit_size",
@@ -63,6 +65,42 @@ class DiscriminatorConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+
+    @property
+    def condition_name(self) -> str:
+        """Under which name an outcome holds the conditions: ``"labels"`` or ``"condition"``."""
+        return "labels" if self.num_classes is not None else "condition"
+
+    def check_condition(self, condition: Tensor) -> None:
+        """Raise ValueError unless ``condition`` is what the fields above say."""
+        if self.condition_dim is not None:
+            if not condition.is_floating_point() or condition.shape[1:] != (self.condition_dim,):
+                raise ValueError(
+                    f"conditions must be floating (B, {self.condition_dim}), "
+                    f"got {condition.dtype} {tuple(condition.shape)}"
+                )
+        elif condition.ndim != 1 or condition.dtype != torch.int64:
+            raise ValueError(
+                f"labels must be int64 (B,), got {condition.dtype} {tuple(condition.shape)}"
+            )
+        elif len(condition):
+            low, high = (int(bound) for bound in condition.aminmax())
+            if low < 0 or high >= (self.num_classes or 0):
+                raise ValueError(f"labels must be in [0, {self.num_classes}), got [{low}, {high}]")
+
+
+class VectorProjection(nn.Module):
+    """Conditions (B, condition_dim) -> deviations (B, projection_dim) of unit variance at first."""
+
+    def __init__(self, condition_dim: int, projection_dim: int) -> None:
+        super().__init__()
+        scale = condition_dim**-0.5
+        self.weight = nn.Parameter(torch.randn(projection_dim, condition_dim) * scale)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """Returns the linear map of the conditions, each brought to unit mean square."""
+        condition = condition.to(self.weight.dtype)
+        return F.linear(F.rms_norm(condition, condition.shape[1:]), self.weight)
 
 
 class DiscriminatorHead(nn.Module):
@@ -84,11 +122,11 @@ class DiscriminatorHead(nn.Module):
         # Miyato & Koyama: an unconditional direction, and the condition's deviation from it.
         self.direction = nn.Parameter(torch.randn(config.projection_dim))
         self.deviation: nn.Module
-        if config.num_classes is not None:
-            self.deviation = nn.Embedding(config.num_classes, config.projection_dim)
+        if config.condition_dim is not None:
+            self.deviation = VectorProjection(config.condition_dim, config.projection_dim)
         else:
-            # __post_init__ admits no other case than a context.
-            self.deviation = nn.Linear(config.context_dim or 0, config.projection_dim, bias=False)
+            # __post_init__ admits no other case than classes.
+            self.deviation = nn.Embedding(config.num_classes or 0, config.projection_dim)
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
@@ -152,7 +190,7 @@ class Discriminator(nn.Module):
 
         Args:
             features: name -> (B, C, h, w) for every name of ``config.channels``; any floating type.
-            condition: labels (B,) int64, or vectors (B, context_dim).
+            condition: labels (B,) int64, or vectors (B, condition_dim) float.
 
         Returns:
             (B, K) logits, above 0 for real.
