@@ -38,6 +38,7 @@ def test_episodes_equal_generate(class_model):
         noise=NoiseSource(9),
     )
     assert torch.equal(outcome["tokens"], expected.tokens.view(9, 3, 4))
+    assert torch.equal(outcome["episodes"], episodes)
     assert torch.equal(outcome["labels"], labels_of(episodes))
 
 

@@ -152,14 +152,31 @@ def test_resuming_continues_bit_for_bit(class_config, tmp_path):
 
 
 def test_average_follows_the_weights(class_config):
-    trainer = make_trainer(class_config)
-    weight, average = trainer.model.head.bias, None
-    for step in range(5):
+    config = dataclasses.replace(SHORT, ema_decay=0.3)
+    trainer = make_trainer(class_config, config)
+    decays = [None, 2 / 11, 3 / 12, 0.3, 0.3]  # 4/13 is above the highest; the first one copies
+    average = None
+    for step, decay in enumerate(decays):
         trainer.step(*batch_of(step))
-        new = weight.detach().clone()
-        average = new if average is None else 0.9 * average + 0.1 * new
+        new = trainer.model.head.bias.detach().clone()
+        average = new if decay is None else decay * average + (1 - decay) * new
         torch.testing.assert_close(trainer.ema_model.head.bias, average)
     assert not trainer.ema_model.training
+
+
+def test_a_short_training_forgets_its_random_weights(class_config):
+    trainer = make_trainer(class_config, NATTrainingConfig())  # a decay up to 0.9999
+    trainer.step(*batch_of(0))
+    with torch.no_grad():
+        for parameter in trainer.ema_model.parameters():
+            parameter.fill_(1000)  # 30 updates of 0.9999 would leave 997 of it
+    for step in range(1, 31):
+        trainer.step(*batch_of(step))
+    for averaged, current in zip(
+        trainer.ema_model.parameters(), trainer.model.parameters(), strict=True
+    ):
+        torch.testing.assert_close(averaged, current, atol=0.05, rtol=0)
+    assert trainer.config.averaging_decay(1_000_000) == 0.9999
 
 
 def test_evaluation_leaves_the_training_alone(class_config):

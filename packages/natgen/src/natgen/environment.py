@@ -107,8 +107,8 @@ class DecodingEnvironment:
         """The finished images.
 
         Returns:
-            "tokens" (B, h, w) int64, and the condition as "labels" (B,) or, for text, "context"
-            (B, N, C).
+            "tokens" (B, h, w) int64, the episodes' indices as "episodes" (B,) int64, and the
+            condition as "labels" (B,) or, for text, "context" (B, N, C).
 
         Raises:
             RuntimeError: the episodes have not ended.
@@ -121,6 +121,7 @@ class DecodingEnvironment:
         condition_name = "labels" if state.condition.ndim == 1 else "context"
         return {
             "tokens": state.drawn.view(-1, *self._model.grid_size),
+            "episodes": state.sample_indices,
             condition_name: state.condition,
         }
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from natgen.engine import LocalEngine
 from natgen.protocols import Engine
@@ -64,7 +64,7 @@ class NATTrainingConfig:
         mask_distribution: from which each sample's mask ratio is drawn.
         label_smoothing: of the cross-entropy.
         condition_dropout: probability of the null condition, for guidance.
-        ema_decay: of the averaged weights.
+        ema_decay: highest decay of the averaged weights; see `averaging_decay`.
         grad_clip: largest gradient norm, or None.
     """
 
@@ -111,6 +111,14 @@ class NATTrainingConfig:
         span = max(1, self.total_steps - self.warmup_steps)
         progress = min(1.0, (step - self.warmup_steps) / span)
         return 0.5 * (1 + math.cos(math.pi * progress))
+
+    def averaging_decay(self, step: int) -> float:
+        """Decay of the averaged weights in update ``step``, counted from 0.
+
+        It rises to ``ema_decay`` as (1 + step) / (10 + step), so that the average of a short
+        training does not keep the random weights of its beginning.
+        """
+        return min(self.ema_decay, (1 + step) / (10 + step))
 
 
 def random_mask(
@@ -195,14 +203,13 @@ class NATTrainer:
             fused=True,
         )
         self.scheduler = LambdaLR(self.optimizer, config.lr_factor)
-        average = get_ema_multi_avg_fn(config.ema_decay)
-        self._ema = AveragedModel(model, multi_avg_fn=average)
+        self._ema = AveragedModel(model, multi_avg_fn=self._average)
         self._ema.eval()
         self.num_updates = 0
 
     @property
     def ema_model(self) -> NAT:
-        """The averaged model, in evaluation mode; the initial one before the first step."""
+        """The averaged model, in evaluation mode; after the first update, that update's weights."""
         return cast(NAT, self._ema.module)
 
     def step(self, tokens: Tensor, condition: Tensor) -> dict[str, float]:
@@ -299,6 +306,13 @@ class NATTrainer:
         self.scheduler.load_state_dict(state["scheduler"])
         self.generator.set_state(state["generator"].cpu())
         self.num_updates = state["num_updates"]
+
+    def _average(
+        self, averaged: list[Tensor], current: list[Tensor], _num_averaged: Tensor | int
+    ) -> None:
+        # The trainer's own count: reading the one that comes along would wait for the device.
+        decay = self.config.averaging_decay(self.num_updates)
+        torch._foreach_lerp_(averaged, current, 1 - decay)
 
     def _check_range(self, tokens: Tensor, condition: Tensor) -> None:
         config = self.model.config
