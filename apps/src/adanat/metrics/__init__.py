@@ -1,5 +1,6 @@
 """Metrics of generated images: distances on pooled features, and intervals over seeds."""
 
+from adanat.metrics.bootstrap import kernel_distance_interval, share_interval
 from adanat.metrics.classifier import (
     Classifier,
     ClassifierConfig,
@@ -13,8 +14,6 @@ from adanat.metrics.distances import (
     frechet_distance,
     frechet_distance_cleanfid,
     kernel_distance,
-    neighbour_radii,
-    precision_recall,
 )
 from adanat.metrics.features import (
     PooledFeatures,
@@ -29,6 +28,14 @@ from adanat.metrics.intervals import (
     paired_gain,
     t_interval,
 )
+from adanat.metrics.neighbours import (
+    Membership,
+    density_coverage,
+    membership,
+    nearest_neighbours,
+    neighbour_radii,
+    precision_recall,
+)
 from adanat.metrics.scores import (
     Reference,
     all_scores,
@@ -42,11 +49,13 @@ __all__ = [
     "ClassifierTrainingConfig",
     "FeatureStatistics",
     "Interval",
+    "Membership",
     "PooledFeatures",
     "PrincipalComponents",
     "Reference",
     "accuracy",
     "all_scores",
+    "density_coverage",
     "equivalent_steps",
     "extract_features",
     "extract_features_cached",
@@ -55,10 +64,14 @@ __all__ = [
     "frechet_score",
     "gap_share",
     "kernel_distance",
+    "kernel_distance_interval",
+    "membership",
+    "nearest_neighbours",
     "neighbour_radii",
     "paired_gain",
     "precision_recall",
     "projected_frechet_score",
+    "share_interval",
     "t_interval",
     "to_uint8",
     "train_classifier",

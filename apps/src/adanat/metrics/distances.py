@@ -1,20 +1,19 @@
 """Distances between two sets of feature vectors.
 
-The definitions are clean-fid's (Frechet and kernel distance) and torch-fidelity's (precision and
-recall); this module adds a faster form of the first, and the variant for tiny sets.
+The definitions are clean-fid's; this module adds a faster form of the Frechet distance, and the
+variant for tiny sets.
 None of these is an FID: that name belongs to Inception features alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from cleanfid.fid import frechet_distance as cleanfid_frechet_distance
 from cleanfid.fid import kernel_distance as cleanfid_kernel_distance
 
@@ -30,7 +29,7 @@ class FeatureStatistics:
     Attributes:
         mean: float64 (D,).
         covariance: float64 (D, D), unbiased (divided by count - 1).
-        count: Number of vectors.
+        count: Number of vectors; 0 where a file of other people's does not say.
     """
 
     mean: DoubleArray
@@ -44,6 +43,32 @@ class FeatureStatistics:
         double = features.astype(np.float64)
         covariance = np.atleast_2d(np.cov(double, rowvar=False))
         return cls(mean=double.mean(axis=0), covariance=covariance, count=len(double))
+
+    @classmethod
+    def of_chunks(cls, chunks: Iterable[FloatArray]) -> FeatureStatistics:
+        """Statistics of a set that comes in parts (n, D) and is never held whole.
+
+        Sums are taken about the first part's mean, so that no digits are lost to a large mean.
+
+        Raises:
+            ValueError: If there are fewer than 2 vectors in all, or a part is not (n, D).
+        """
+        count, shift, total, products = 0, None, None, None
+        for chunk in chunks:
+            if chunk.ndim != 2:
+                raise ValueError(f"a part has the shape {chunk.shape}; (n, D) is needed")
+            double = chunk.astype(np.float64)
+            if shift is None or total is None or products is None:
+                shift = double.mean(axis=0)
+                total, products = np.zeros_like(shift), np.zeros((len(shift), len(shift)))
+            double -= shift
+            count += len(double)
+            total += double.sum(axis=0)
+            products += double.T @ double
+        if shift is None or total is None or products is None or count < 2:
+            raise ValueError(f"{count} vectors given; statistics need at least 2")
+        covariance = (products - np.outer(total, total) / count) / (count - 1)
+        return cls(mean=shift + total / count, covariance=covariance, count=count)
 
     @cached_property
     def root(self) -> DoubleArray:
@@ -113,76 +138,13 @@ def kernel_distance(
     Returns:
         The squared maximum mean discrepancy; about 0, also below, for sets of the same kind.
     """
-    _check_pair(generated, reference)
+    check_pair(generated, reference)
     with _numpy_global_seed(seed):
         return float(
             cleanfid_kernel_distance(
                 reference, generated, num_subsets=num_subsets, max_subset_size=max_subset_size
             )
         )
-
-
-def neighbour_radii(
-    features: FloatArray, *, neighborhood: int = 3, batch_size: int = 1000
-) -> FloatArray:
-    """Distance of every vector of (N, D) to its `neighborhood`-th neighbour in the set: (N,)."""
-    vectors = torch.from_numpy(features)
-    radii = [
-        # The nearest of all is the vector itself.
-        torch.cdist(rows, vectors).kthvalue(neighborhood + 1).values
-        for rows in vectors.split(batch_size)
-    ]
-    return np.asarray(torch.cat(radii).numpy(), dtype=np.float32)
-
-
-def precision_recall(
-    generated: FloatArray,
-    reference: FloatArray,
-    *,
-    neighborhood: int = 3,
-    batch_size: int = 1000,
-    reference_radii: FloatArray | None = None,
-) -> tuple[float, float]:
-    """Improved precision and recall (arXiv 1904.06991), as torch-fidelity computes them.
-
-    torch-fidelity's own function measures the reference set against itself in every call and the
-    two sets against each other twice; one pass serves both here, and the radii can be handed in.
-
-    Args:
-        generated: (N, D) features.
-        reference: (M, D) features. Both values depend on N and M; keep them equal and fixed.
-        neighborhood: Which nearest neighbour sets a vector's radius.
-        batch_size: Rows of the distance matrix in memory at once.
-        reference_radii: `neighbour_radii` of the reference, when known.
-
-    Returns:
-        precision (share of generated vectors inside the reference's balls) and recall (share of
-        reference vectors inside the generated set's balls), each in [0, 1].
-
-    Raises:
-        ValueError: If the sets differ in dimension or one has `neighborhood` vectors or fewer.
-    """
-    _check_pair(generated, reference)
-    smallest = min(len(generated), len(reference))
-    if not 1 <= neighborhood < smallest:
-        raise ValueError(
-            f"neighborhood is {neighborhood}; it must be at least 1 and below the {smallest} "
-            "vectors of the smaller set"
-        )
-    options = {"neighborhood": neighborhood, "batch_size": batch_size}
-    if reference_radii is None:
-        reference_radii = neighbour_radii(reference, **options)
-    real, real_radii = torch.from_numpy(reference), torch.from_numpy(reference_radii)
-    fake, fake_radii = torch.from_numpy(generated), neighbour_radii(generated, **options)
-    precise = 0
-    recalled = torch.zeros(len(real), dtype=torch.bool)
-    for rows, radii in zip(
-        fake.split(batch_size), torch.from_numpy(fake_radii).split(batch_size), strict=True
-    ):
-        distances = torch.cdist(rows, real)
-        precise += int((distances <= real_radii).any(dim=1).sum())
-        recalled |= (distances <= radii[:, None]).any(dim=0)
-    return precise / len(fake), recalled.double().mean().item()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +199,8 @@ def _check_features(features: FloatArray) -> None:
         raise ValueError(f"features have the shape {features.shape}; (N, D) with N >= 2 is needed")
 
 
-def _check_pair(generated: FloatArray, reference: FloatArray) -> None:
+def check_pair(generated: FloatArray, reference: FloatArray) -> None:
+    """Raise ValueError unless both are (N, D) with N >= 2 and one D."""
     _check_features(generated)
     _check_features(reference)
     if generated.shape[1] != reference.shape[1]:

@@ -10,10 +10,9 @@ from adanat.metrics.distances import (
     PrincipalComponents,
     frechet_distance,
     kernel_distance,
-    neighbour_radii,
-    precision_recall,
 )
 from adanat.metrics.features import FloatArray
+from adanat.metrics.neighbours import neighbour_radii, precision_recall
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
