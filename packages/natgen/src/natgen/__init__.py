@@ -14,6 +14,7 @@ from natgen.decoding import (
 )
 from natgen.engine import LocalEngine
 from natgen.environment import DecodingEnvironment
+from natgen.first_step import FirstStepCache
 from natgen.noise import NoiseSource, StepNoise, philox
 from natgen.protocols import (
     ChecksCondition,
@@ -54,6 +55,7 @@ __all__ = [
     "DecodingPolicy",
     "DecodingState",
     "Engine",
+    "FirstStepCache",
     "Generation",
     "GridLogitsModel",
     "KnowsGuidance",

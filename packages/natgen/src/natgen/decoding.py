@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from natgen.first_step import first_step_output
 from natgen.noise import DRAW_STREAM, NoiseSource
 from natgen.protocols import ChecksCondition, DecodingPolicy, KnowsGuidance, LogitsModel
 from natgen.sampling import confidence, draw, guide, remask
@@ -125,9 +126,11 @@ def add_guidance(
     if not len(rows):
         return observation
     if state.timestep == 0:  # masks alone: one row serves all samples
-        logits = model(state.tokens[:1], model.null_condition(1))[1]
-        uncond_logits = logits.expand_as(observation.cond_logits)
-        return observation._replace(uncond_logits=uncond_logits, num_rows=observation.num_rows + 1)
+        output = first_step_output(model, model.null_condition(1))
+        return observation._replace(
+            uncond_logits=output.logits.expand_as(observation.cond_logits),
+            num_rows=observation.num_rows + output.num_rows,
+        )
     logits = model(state.tokens[rows], model.null_condition(len(rows)))[1]
     return observation._replace(
         uncond_logits=observation.cond_logits.index_copy(0, rows, logits),
@@ -236,7 +239,7 @@ def _observe_blank(model: LogitsModel, state: DecodingState, guided: bool) -> Ob
     else:  # captions hardly ever repeat, and comparing their features costs
         distinct, inverse = state.condition, torch.arange(size, device=state.condition.device)
     rows = torch.cat([distinct, model.null_condition(1)]) if guided else distinct
-    features, logits = model(state.tokens[:1].expand(len(rows), -1), rows)
-    cond_logits = logits[inverse]
-    uncond_logits = logits[-1:].expand_as(cond_logits) if guided else cond_logits
-    return Observation(features[inverse], cond_logits, uncond_logits, len(rows))
+    output = first_step_output(model, rows)
+    cond_logits = output.logits[inverse]
+    uncond_logits = output.logits[-1:].expand_as(cond_logits) if guided else cond_logits
+    return Observation(output.features[inverse], cond_logits, uncond_logits, output.num_rows)
