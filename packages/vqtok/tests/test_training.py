@@ -64,16 +64,24 @@ def test_resumed_training_is_bitwise_the_same(config: TokenizerConfig) -> None:
 
 
 def test_averaged_weights(tokenizer: Tokenizer) -> None:
-    trainer = TokenizerTrainer(tokenizer, TokenizerTrainingConfig(ema_decay=0.75))
-    trainer.step(batch(0))
-    first = copy.deepcopy(tokenizer)
-    trainer.step(batch(1))
+    trainer = TokenizerTrainer(tokenizer, TokenizerTrainingConfig(ema_decay=0.2))
+    expected: dict[str, torch.Tensor] = {}
+    for step, decay in enumerate((0.0, 2 / 11, 0.2, 0.2)):
+        trainer.step(batch(step))
+        for name, value in tokenizer.named_parameters():
+            now = value.detach().clone()
+            expected[name] = decay * expected.get(name, now) + (1 - decay) * now
     averaged = trainer.ema_tokenizer
     assert not averaged.training
     for name, value in averaged.named_parameters():
-        expected = 0.75 * first.get_parameter(name) + 0.25 * tokenizer.get_parameter(name)
-        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(value, expected[name])
     assert torch.equal(averaged.quantizer.codebook, tokenizer.quantizer.codebook)
+
+
+def test_averaging_warms_up() -> None:
+    config = TokenizerTrainingConfig(ema_decay=0.999)
+    decays = [config.ema_decay_at(step) for step in (0, 1, 90, 10**6)]
+    assert decays == pytest.approx([0.1, 2 / 11, 0.91, 0.999])
 
 
 def test_averaged_tokenizer_can_be_saved(tokenizer: Tokenizer, tmp_path: object) -> None:

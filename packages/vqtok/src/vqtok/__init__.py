@@ -1,7 +1,9 @@
 """Image tokenizer: images to grids of codes and back, its training, and token stores."""
 
+from vqtok.adversarial import AdversarialTrainingConfig
 from vqtok.checkpoint import import_vqgan, load_vqgan
 from vqtok.config import TokenizerConfig, f16_vqgan, small
+from vqtok.discriminator import PatchDiscriminator, PatchDiscriminatorConfig
 from vqtok.engine import LocalEngine
 from vqtok.losses import perceptual_loss, reconstruction_loss
 from vqtok.protocols import Engine, PerceptualFeatures
@@ -11,9 +13,12 @@ from vqtok.tokenizer import Tokenizer, TokenizerOutput
 from vqtok.training import TokenizerTrainer, TokenizerTrainingConfig
 
 __all__ = [
+    "AdversarialTrainingConfig",
     "ConditionSpec",
     "Engine",
     "LocalEngine",
+    "PatchDiscriminator",
+    "PatchDiscriminatorConfig",
     "PerceptualFeatures",
     "TokenStore",
     "TokenStoreWriter",

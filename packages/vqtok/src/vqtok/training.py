@@ -12,6 +12,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from vqtok.adversarial import AdversarialTrainingConfig, Adversary
 from vqtok.engine import LocalEngine
 from vqtok.losses import (
     RECONSTRUCTION_LOSSES,
@@ -38,8 +39,9 @@ class TokenizerTrainingConfig:
         reconstruction_loss: "l1" or "l2" pixel distance.
         reconstruction_weight: weight of the pixel distance.
         perceptual_weight: weight of the perceptual distance; needs features when above 0.
-        ema_decay: decay of the averaged weights.
+        ema_decay: decay of the averaged weights, once the average is warm: see `ema_decay_at`.
         grad_clip: largest gradient norm, None for no clipping.
+        adversarial: a patch discriminator to train against, None for none.
 
     Raises:
         ValueError: if a value is out of range.
@@ -55,6 +57,7 @@ class TokenizerTrainingConfig:
     perceptual_weight: float = 0.0
     ema_decay: float = 0.999
     grad_clip: float | None = 1.0
+    adversarial: AdversarialTrainingConfig | None = None
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
@@ -88,12 +91,22 @@ class TokenizerTrainingConfig:
         progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
+    def ema_decay_at(self, step: int) -> float:
+        """Decay of the average at ``step``, counted from 0.
+
+        It starts low and rises to ``ema_decay``, so that a short training leaves no trace of the
+        random weights: min(ema_decay, (1 + step) / (10 + step)).
+        """
+        return min(self.ema_decay, (1 + step) / (10 + step))
+
 
 class TokenizerTrainer:
     """Trains a tokenizer on batches of images.
 
     The loss is ``reconstruction_weight`` times the pixel distance, plus the commitment loss (with
     the weight of the tokenizer's config), plus ``perceptual_weight`` times the perceptual distance.
+    With ``config.adversarial``, a patch discriminator learns to tell reconstructions from images,
+    and its verdict is added with its weight times the adaptive weight.
     Replacing dead codes draws from torch's global generator: restore it, too, for a resumed run
     that continues bit for bit on the CPU.
 
@@ -104,7 +117,8 @@ class TokenizerTrainer:
         engine: precision and backward pass.
 
     Raises:
-        ValueError: if ``perceptual_weight`` and ``perceptual`` do not go together.
+        ValueError: if ``perceptual_weight`` and ``perceptual`` do not go together, or the images
+            are too small for the discriminator.
     """
 
     def __init__(
@@ -131,8 +145,8 @@ class TokenizerTrainer:
             weight_decay=config.weight_decay,
         )
         self._scheduler = LambdaLR(self._optimizer, config.learning_rate_factor)
-        average = get_ema_multi_avg_fn(config.ema_decay)
-        self._ema = AveragedModel(tokenizer, multi_avg_fn=average).eval()
+        self._ema = AveragedModel(tokenizer, multi_avg_fn=get_ema_multi_avg_fn()).eval()
+        self._adversary = self._make_adversary()
 
     @property
     def ema_tokenizer(self) -> Tokenizer:
@@ -150,14 +164,18 @@ class TokenizerTrainer:
 
         Returns:
             ``loss`` and its weighted-in parts ``reconstruction``, ``commitment`` and, if used,
-            ``perceptual``; ``usage`` and ``perplexity`` of the codes in this batch; ``grad_norm``
-            before clipping; ``learning_rate`` of this step.
+            ``perceptual`` and ``adversarial`` (minus the mean logit); ``adaptive_weight``;
+            ``usage`` and ``perplexity`` of the codes in this batch; ``grad_norm`` before clipping;
+            ``learning_rate`` of this step. While the discriminator learns: ``discriminator_loss``,
+            ``discriminator_grad_norm`` before clipping and the mean ``real_logits`` and
+            ``fake_logits``.
 
         Raises:
             FloatingPointError: on a gradient norm that is not finite; no weight is changed, but the
                 codes have followed the batch already: go on from a saved state.
         """
         config = self.config
+        step = self._scheduler.last_epoch
         self.tokenizer.train()
         with self._engine.autocast():
             output = self.tokenizer(images)
@@ -174,41 +192,50 @@ class TokenizerTrainer:
                 )
                 loss = loss + config.perceptual_weight * parts["perceptual"]
 
+        verdict: dict[str, Tensor] = {}
+        if self._adversary is not None:
+            penalty, terms = self._adversary.penalty(
+                step, loss, output.reconstruction, self.tokenizer.decoder.conv_out.weight
+            )
+            loss = loss + penalty
+            parts |= terms
+            verdict = self._adversary.backward(step, images, output.reconstruction)
+
         self._engine.backward(loss)
         max_norm = math.inf if config.grad_clip is None else config.grad_clip
         grad_norm = clip_grad_norm_(self.tokenizer.parameters(), max_norm)
         statistics = usage_and_perplexity(output.token_grid, self.tokenizer.codebook_size)
-        scalars = {
-            "loss": loss,
-            **parts,
-            "usage": statistics[0],
-            "perplexity": statistics[1],
-            "grad_norm": grad_norm,
-        }
-        # One transfer from the device.
-        values = torch.stack([scalar.detach() for scalar in scalars.values()]).tolist()
-        metrics = dict(zip(scalars, values, strict=True))
-        if not math.isfinite(metrics["grad_norm"]):
-            self._optimizer.zero_grad()
-            raise FloatingPointError(
-                f"the gradient norm is {metrics['grad_norm']} in step {self._scheduler.last_epoch}"
-                "; look for images that are not finite, or lower the learning rate"
-            )
+        metrics = self._checked(
+            {
+                "loss": loss,
+                **parts,
+                "usage": statistics[0],
+                "perplexity": statistics[1],
+                "grad_norm": grad_norm,
+                **verdict,
+            }
+        )
         metrics["learning_rate"] = float(self._scheduler.get_last_lr()[0])
         self._optimizer.step()
         self._optimizer.zero_grad()
+        if self._adversary is not None:
+            self._adversary.step()
         self._scheduler.step()
+        self._ema.multi_avg_fn = get_ema_multi_avg_fn(config.ema_decay_at(step))
         self._ema.update_parameters(self.tokenizer)
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed trainer needs, as tensors and builtins."""
-        return {
+        state = {
             "tokenizer": self.tokenizer.state_dict(),
             "ema": self._ema.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict(),
         }
+        if self._adversary is not None:
+            state["adversary"] = self._adversary.state_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from a state of `state_dict`, made with equal configs."""
@@ -216,3 +243,33 @@ class TokenizerTrainer:
         self._ema.load_state_dict(state["ema"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
+        if self._adversary is not None:
+            self._adversary.load_state_dict(state["adversary"])
+
+    def _make_adversary(self) -> Adversary | None:
+        config = self.config.adversarial
+        if config is None:
+            return None
+        images = self.tokenizer.config
+        if images.image_size < config.discriminator.min_image_size:
+            raise ValueError(
+                f"the discriminator needs images of {config.discriminator.min_image_size} pixels a "
+                f"side, the tokenizer's have {images.image_size}: give it fewer num_layers than "
+                f"{config.discriminator.num_layers}"
+            )
+        device = self.tokenizer.decoder.conv_out.weight.device
+        return Adversary(config, images.in_channels, device, self._engine)
+
+    def _checked(self, scalars: Mapping[str, Tensor]) -> dict[str, float]:
+        """The scalars as numbers, in one transfer from the device, if the gradients are finite."""
+        values = torch.stack([scalar.detach() for scalar in scalars.values()]).tolist()
+        metrics = dict(zip(scalars, values, strict=True))
+        for name, value in metrics.items():
+            if name.endswith("grad_norm") and not math.isfinite(value):
+                self._optimizer.zero_grad()
+                raise FloatingPointError(
+                    f"the {name.replace('_', ' ').replace('grad', 'gradient')} is {value} in step "
+                    f"{self._scheduler.last_epoch}; look for images that are not finite, or lower "
+                    "the learning rate"
+                )
+        return metrics
