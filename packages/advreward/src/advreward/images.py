@@ -1,0 +1,38 @@
+"""What every frozen network does to images before its first layer."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Channels = tuple[float, float, float]
+
+
+def check_images(images: Tensor) -> None:
+    """Raise ValueError unless ``images`` is floating (B, 3, H, W)."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(
+            "images must be floating-point (B, 3, H, W) in [0, 1], "
+            f"got {images.dtype} {tuple(images.shape)}"
+        )
+
+
+def prepare_images(images: Tensor, size: int, mean: Channels, std: Channels) -> Tensor:
+    """Resizes images and standardises their channels.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1], of any size.
+        size: side in pixels of the result.
+        mean: of the red, green and blue channel of images in [0, 1].
+        std: standard deviations, likewise.
+
+    Returns:
+        (B, 3, size, size).
+
+    Raises:
+        ValueError: if ``images`` is of another form.
+    """
+    check_images(images)
+    if images.shape[-2:] != (size, size):
+        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return (images - images.new_tensor(mean).view(3, 1, 1)) / images.new_tensor(std).view(3, 1, 1)
