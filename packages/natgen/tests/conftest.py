@@ -1,5 +1,7 @@
 """Tiny models for natgen's tests."""
 
+import dataclasses
+
 import pytest
 import torch
 from natgen import NAT, NATConfig
@@ -7,6 +9,7 @@ from natgen import NAT, NATConfig
 CLASS_CONFIG = NATConfig(
     codebook_size=16, grid_size=(3, 4), embed_dim=16, depth=2, num_heads=2, num_classes=5
 )
+PATCH_CONFIG = dataclasses.replace(CLASS_CONFIG, grid_size=(4, 6), patch_size=2)
 TEXT_CONFIG = NATConfig(
     codebook_size=16,
     grid_size=(3, 4),
@@ -39,7 +42,12 @@ def class_model() -> NAT:
 
 
 @pytest.fixture
+def patch_model() -> NAT:
+    return lively(PATCH_CONFIG)
+
+
+@pytest.fixture
 def text_model() -> NAT:
     model = lively(TEXT_CONFIG)
-    model.condition.null_context.normal_()
+    model.set_null_context(torch.randn(3, 6))
     return model

@@ -73,6 +73,8 @@ def test_bad_text_features(text_model):
         ({"depth": 3}, "even.*got 3"),
         ({"num_heads": 3}, "got 3 and 16"),
         ({"grid_size": (0, 4)}, r"got \(0, 4\)"),
+        ({"patch_size": 2}, r"patch_size must divide.*got 2 and \(3, 4\)"),
+        ({"patch_size": 0}, "patch_size must be at least 1, got 0"),
         ({"codebook_size": 0}, "codebook_size must be at least 1, got 0"),
         ({"num_classes": None}, "exactly one"),
         ({"context_dim": 4}, "exactly one"),
@@ -88,7 +90,7 @@ def test_bad_config(class_config, change, message):
         NATConfig(**{**sizes, **change})
 
 
-@pytest.mark.parametrize("kind", ["class_model", "text_model"])
+@pytest.mark.parametrize("kind", ["class_model", "text_model", "patch_model"])
 def test_saving_and_loading(kind, request, tmp_path):
     model = request.getfixturevalue(kind)
     model.save_pretrained(tmp_path)
@@ -97,7 +99,8 @@ def test_saving_and_loading(kind, request, tmp_path):
     assert not loaded.training
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
-    assert json.loads((tmp_path / "config.json").read_text())["grid_size"] == [3, 4]
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["grid_size"] == list(model.grid_size)
 
 
 @pytest.mark.parametrize("spoil", ["missing", "shape"])

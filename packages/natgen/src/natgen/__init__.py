@@ -1,6 +1,7 @@
 """natgen: non-autoregressive (masked) token transformers, their training and parallel decoding."""
 
 from natgen.checkpoint import import_uvit
+from natgen.config import NATConfig, nat_b, nat_l, nat_s, nat_text
 from natgen.decoding import (
     DecodingState,
     Generation,
@@ -43,7 +44,7 @@ from natgen.training import (
     masked_cross_entropy,
     random_mask,
 )
-from natgen.transformer import NAT, NATConfig, NATOutput, nat_b, nat_l, nat_s, nat_text
+from natgen.transformer import NAT, NATOutput
 
 __all__ = [
     "COMPONENTS",

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from natgen.transformer import NAT, NATConfig
+from natgen.config import NATConfig
+from natgen.transformer import NAT
 
 _RENAMES = (  # official part of a name -> ours
     ("token_emb.", "token_embedding."),

@@ -5,18 +5,27 @@ from torch import Tensor, nn
 
 
 class TokenEmbedding(nn.Module):
-    """LN(word[id] + position[i]), then dropout (U-ViT over tokens)."""
+    """LN(word[id] + position[i]), then dropout (U-ViT over tokens).
 
-    def __init__(self, vocabulary: int, length: int, embed_dim: int, dropout: float) -> None:
+    Where ``num_joined`` ids share a position, one linear layer joins their embeddings.
+    """
+
+    def __init__(
+        self, vocabulary: int, length: int, embed_dim: int, dropout: float, num_joined: int = 1
+    ) -> None:
         super().__init__()
         self.word = nn.Embedding(vocabulary, embed_dim)
+        self.join = (
+            nn.Identity() if num_joined == 1 else nn.Linear(num_joined * embed_dim, embed_dim)
+        )
         self.position = nn.Parameter(torch.zeros(length, embed_dim))
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Ids (B, L) int64 -> (B, L, D)."""
-        out: Tensor = self.dropout(self.norm(self.word(ids) + self.position))
+        """Ids (B, length, num_joined) int64 -> (B, length, D)."""
+        joined = self.join(self.word(ids).flatten(2))
+        out: Tensor = self.dropout(self.norm(joined + self.position))
         return out
 
 
@@ -30,7 +39,7 @@ class ClassCondition(nn.Module):
 
     def forward(self, labels: Tensor) -> Tensor:
         """Labels (B,) int64 in [0, num_classes] -> (B, 1, D)."""
-        out: Tensor = self.embedding(labels.unsqueeze(1))
+        out: Tensor = self.embedding(labels[:, None, None])
         return out
 
     def null(self, batch_size: int) -> Tensor:

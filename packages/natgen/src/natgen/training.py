@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel
 
 from natgen.engine import LocalEngine
 from natgen.protocols import Engine
@@ -308,7 +308,7 @@ class NATTrainer:
         self.num_updates = state["num_updates"]
 
     def _average(
-        self, averaged: list[Tensor], current: list[Tensor], _num_averaged: Tensor | int
+        self, averaged: PARAM_LIST, current: PARAM_LIST, _num_averaged: Tensor | int
     ) -> None:
         # The trainer's own count: reading the one that comes along would wait for the device.
         decay = self.config.averaging_decay(self.num_updates)
