@@ -26,6 +26,7 @@ from natgen.protocols import (
     LogitsModel,
     TextEncoder,
 )
+from natgen.reveal import halton_order
 from natgen.sampling import confidence, draw, guide, remask
 from natgen.schedules import (
     COMPONENTS,
@@ -80,6 +81,7 @@ __all__ = [
     "draw",
     "generate",
     "guide",
+    "halton_order",
     "import_uvit",
     "init_state",
     "masked_cross_entropy",

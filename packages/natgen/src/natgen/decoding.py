@@ -16,25 +16,33 @@ from torch import Tensor
 from natgen.first_step import first_step_output
 from natgen.noise import DRAW_STREAM, NoiseSource
 from natgen.protocols import ChecksCondition, DecodingPolicy, KnowsGuidance, LogitsModel
-from natgen.sampling import confidence, draw, guide, remask
+from natgen.reveal import check_initial_tokens, reveal_ranks
+from natgen.sampling import confidence, draw, guide, order_confidence, remask
 from natgen.schedules import COMPONENTS
 
 
 class DecodingState(NamedTuple):
     """Where the decoding of a batch stands before step ``timestep``."""
 
-    tokens: Tensor  # (B, L) int64, the next input; at timestep 0 all mask tokens
-    drawn: Tensor  # (B, L) int64, the last full draw; at timestep 0 all mask tokens
+    tokens: Tensor  # (B, L) int64, the next input; at timestep 0 mask tokens, or what was given
+    drawn: Tensor  # (B, L) int64, the last full draw; at timestep 0 as ``tokens``
     condition: Tensor  # (B,) labels or (B, N, C) text features
     sample_indices: Tensor  # (B,) int64, the samples' keys to the noise
     timestep: int  # steps done
     num_rows: int  # sequences sent through the network so far, both branches counted
+    num_masked: Tensor | None = None  # (B,) int64 mask tokens at the start; None: all L
+    reveal_rank: Tensor | None = None  # (L,) or (B, L) int64; None: by confidence
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether every sample sees masks alone, and so nothing but its condition."""
+        return self.timestep == 0 and self.num_masked is None
 
 
 class Observation(NamedTuple):
     """What one network pass shows."""
 
-    features: Tensor  # (B, L, D) of the conditional branch
+    features: Tensor  # (B, N, D) of the conditional branch; N = L unless codes share positions
     cond_logits: Tensor  # (B, L, V)
     uncond_logits: Tensor  # (B, L, V); the conditional ones where nothing guides
     num_rows: int  # sequences sent through the network for it
@@ -56,13 +64,24 @@ class Generation(NamedTuple):
     num_passes: float  # sequences sent through the network per sample, as counted
 
 
-def init_state(model: LogitsModel, condition: Tensor, sample_indices: Tensor) -> DecodingState:
-    """All tokens masked.
+def init_state(
+    model: LogitsModel,
+    condition: Tensor,
+    sample_indices: Tensor,
+    *,
+    initial_tokens: Tensor | None = None,
+    reveal_order: Tensor | None = None,
+) -> DecodingState:
+    """All tokens masked, or those that ``initial_tokens`` masks.
 
     Args:
         model: asked for lengths and ids, and to check the condition if it can.
         condition: (B,) labels or (B, N, C) text features, on the model's device.
         sample_indices: (B,) int64, at least 0: which noise each sample gets.
+        initial_tokens: (B, L) or (B, h, w) int64; codes are kept as they are, mask tokens decoded.
+            Mask ratios then are fractions of the tokens that are masked here.
+        reveal_order: (L,) or (B, L) int64; raster positions in the order in which they are
+            revealed, such as `halton_order`, in place of the most confident first.
 
     Raises:
         ValueError: sizes differ, the batch is empty, or the model refuses the condition.
@@ -75,10 +94,17 @@ def init_state(model: LogitsModel, condition: Tensor, sample_indices: Tensor) ->
         )
     if isinstance(model, ChecksCondition):
         model.check_condition(condition)
-    tokens = torch.full(
-        (size, model.seq_len), model.mask_token_id, dtype=torch.int64, device=condition.device
-    )
-    return DecodingState(tokens, tokens, condition, sample_indices.to(condition.device), 0, 0)
+    device, length = condition.device, model.seq_len
+    num_masked = ranks = None
+    if initial_tokens is None:
+        tokens = torch.full((size, length), model.mask_token_id, dtype=torch.int64, device=device)
+    else:
+        tokens = check_initial_tokens(model, initial_tokens, size).to(device)
+        num_masked = (tokens == model.mask_token_id).sum(dim=1)
+    if reveal_order is not None:
+        ranks = reveal_ranks(reveal_order, length, size).to(device)
+    indices = sample_indices.to(device)
+    return DecodingState(tokens, tokens, condition, indices, 0, 0, num_masked, ranks)
 
 
 def observe(model: LogitsModel, state: DecodingState, *, guided: bool = True) -> Observation:
@@ -89,7 +115,7 @@ def observe(model: LogitsModel, state: DecodingState, *, guided: bool = True) ->
         state: as of the step to come.
         guided: whether the unconditional branch is needed.
     """
-    if state.timestep == 0:
+    if state.is_blank:
         return _observe_blank(model, state, guided)
     if not guided:
         features, logits = model(state.tokens, state.condition)
@@ -125,7 +151,7 @@ def add_guidance(
     rows = scale.nonzero().squeeze(1)
     if not len(rows):
         return observation
-    if state.timestep == 0:  # masks alone: one row serves all samples
+    if state.is_blank:  # masks alone: one row serves all samples
         output = first_step_output(model, model.null_condition(1))
         return observation._replace(
             uncond_logits=output.logits.expand_as(observation.cond_logits),
@@ -168,8 +194,11 @@ def apply(
         uniforms, gumbel = noise.step(state.sample_indices, t, length)
         proposal = draw(guided, temperature, uniforms)
         drawn = torch.where(masked, proposal, state.tokens)
-        certainty = confidence(guided, drawn, masked, parameters["remask_temperature"], gumbel)
-        tokens = remask(drawn, certainty, parameters["mask_ratio"], mask_token_id)
+        if state.reveal_rank is None:
+            certainty = confidence(guided, drawn, masked, parameters["remask_temperature"], gumbel)
+        else:
+            certainty = order_confidence(state.reveal_rank, masked)
+        tokens = remask(drawn, certainty, parameters["mask_ratio"], mask_token_id, state.num_masked)
     return state._replace(
         tokens=tokens,
         drawn=drawn,
@@ -201,9 +230,11 @@ def generate(
     *,
     sample_indices: Tensor,
     noise: NoiseSource,
+    initial_tokens: Tensor | None = None,
+    reveal_order: Tensor | None = None,
     record: bool = False,
 ) -> Generation:
-    """Decode a batch from masks alone.
+    """Decode a batch, from masks alone or from the given tokens of an image to edit.
 
     Args:
         model: in evaluation mode.
@@ -211,12 +242,23 @@ def generate(
         condition: (B,) labels or (B, N, C) text features, on the model's device.
         sample_indices: (B,) int64; a sample's noise depends on its index, never on the batch.
         noise: the run's noise.
+        initial_tokens: (B, L) or (B, h, w) int64: codes to keep and mask tokens to decode, for
+            inpainting, and with another label for editing. Mask ratios then are fractions of the
+            tokens that are masked here, so that every policy serves.
+        reveal_order: (L,) or (B, L) int64, such as `halton_order`; re-mask temperatures then have
+            no effect.
         record: keep the tokens of every step.
 
     Raises:
         ValueError: see `init_state`.
     """
-    state = init_state(model, condition, sample_indices)
+    state = init_state(
+        model,
+        condition,
+        sample_indices,
+        initial_tokens=initial_tokens,
+        reveal_order=reveal_order,
+    )
     chosen, records = [], []
     for _ in range(policy.num_steps):
         state, parameters = step(model, policy, state, noise)

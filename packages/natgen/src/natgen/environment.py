@@ -31,6 +31,8 @@ class DecodingEnvironment:
         conditions: episode indices (B,) int64 -> labels (B,) or text features (B, N, C), on the
             model's device.
         noise: the run's noise.
+        initial_tokens: episode indices (B,) int64 -> codes to keep and mask tokens to decode, as
+            of `init_state`; default masks alone.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class DecodingEnvironment:
         num_steps: int,
         conditions: Callable[[Tensor], Tensor],
         noise: NoiseSource,
+        initial_tokens: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
@@ -47,6 +50,7 @@ class DecodingEnvironment:
         self._num_steps = num_steps
         self._conditions = conditions
         self._noise = noise
+        self._initial_tokens = initial_tokens
         # Without an observation once the episodes have ended: its logits need not live on.
         self._current: tuple[DecodingState, Observation | None] | None = None
 
@@ -63,9 +67,11 @@ class DecodingEnvironment:
             episodes: (B,) int64 indices, at least 0.
 
         Returns:
-            "features" (B, L, D) and "timestep" (B,) int64, all 0.
+            "features" (B, N, D), N positions of the model's feature grid, and "timestep" (B,)
+            int64, all 0.
         """
-        state = init_state(self._model, self._conditions(episodes), episodes)
+        given = None if self._initial_tokens is None else self._initial_tokens(episodes)
+        state = init_state(self._model, self._conditions(episodes), episodes, initial_tokens=given)
         observation = observe(self._model, state, guided=not defers_guidance(state))
         self._current = state, observation
         return self._view(observation, 0)

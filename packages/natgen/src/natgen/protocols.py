@@ -19,7 +19,10 @@ class LogitsModel(Protocol):
         """Id of the mask token; the real codes are [0, mask_token_id)."""
 
     def __call__(self, tokens: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, L) int64 and B conditions -> features (B, L, D), logits (B, L, V)."""
+        """Tokens (B, L) int64 and B conditions -> features (B, N, D), logits (B, L, V).
+
+        N is L, or fewer where several codes share a position of the network's sequence.
+        """
 
     def null_condition(self, batch_size: int) -> Tensor:
         """The condition of the unconditional branch, ``batch_size`` rows."""
@@ -76,7 +79,7 @@ class DecodingPolicy(Protocol):
         """Number of decoding steps T."""
 
     def __call__(self, features: Tensor, timestep: int) -> Mapping[str, Tensor]:
-        """Features (B, L, D), timestep in [0, T) -> one (B,) tensor for each of `COMPONENTS`."""
+        """Features (B, N, D), timestep in [0, T) -> one (B,) tensor for each of `COMPONENTS`."""
 
 
 @runtime_checkable

@@ -74,23 +74,43 @@ def confidence(
     return noisy.masked_fill(~masked, torch.inf)
 
 
-def remask(drawn: Tensor, confidence: Tensor, mask_ratio: Tensor, mask_token_id: int) -> Tensor:
+def order_confidence(reveal_rank: Tensor, masked: Tensor) -> Tensor:
+    """In place of `confidence`: the sooner in a given order, the more confident.
+
+    Args:
+        reveal_rank: (L,) or (B, L) int64; 0 is revealed first.
+        masked: (B, L) bool, True where the input was the mask token.
+
+    Returns:
+        (B, L) float32, +inf where the token was visible before.
+    """
+    return (-reveal_rank.float()).expand_as(masked).masked_fill(~masked, torch.inf)
+
+
+def remask(
+    drawn: Tensor,
+    confidence: Tensor,
+    mask_ratio: Tensor,
+    mask_token_id: int,
+    num_masked: Tensor | None = None,
+) -> Tensor:
     """Mask the least confident tokens again.
 
-    With m = min(floor(L r), L - 1), the tokens whose confidence lies strictly below the m-th
+    With m = min(floor(M r), M - 1), the tokens whose confidence lies strictly below the m-th
     smallest (counted from 0) become mask tokens. So min(m, number masked before) tokens are masked
     after, and a visible one, of infinite confidence, never is.
 
     Args:
         drawn: (B, L) int64, no mask token among them.
         confidence: (B, L).
-        mask_ratio: r, (B,) in [0, 1]: the fraction of all L tokens.
+        mask_ratio: r, (B,) in [0, 1]: the fraction of the M tokens.
         mask_token_id: what a masked token becomes.
+        num_masked: M, (B,) int64 tokens masked at the start of the decoding; default all L.
 
     Returns:
         (B, L) int64.
     """
-    length = drawn.shape[1]
-    count = (mask_ratio.float() * length).long().clamp_(0, length - 1)
+    total = drawn.shape[1] if num_masked is None else num_masked
+    count = (mask_ratio.float() * total).long().clamp(max=total - 1).clamp_(min=0)
     cut = confidence.sort(dim=1).values.gather(1, count[:, None])
     return drawn.masked_fill(confidence < cut, mask_token_id)
