@@ -8,9 +8,13 @@ import torch
 from advreward import (
     AdversarialConfig,
     AdversarialReward,
+    AugmentConfig,
+    Augmenter,
     Discriminator,
     DiscriminatorConfig,
     FrozenFeatures,
+    PublishedDiscriminator,
+    gradient_penalty,
 )
 from torch import Tensor
 
@@ -169,7 +173,8 @@ def test_sides_may_differ_in_number(toy) -> None:
     metrics = reward.update(
         reward.extract(real[:5]), labels[:5], reward.extract(fake[:9]), labels[:9]
     )
-    assert set(metrics) == {"loss", "accuracy", "real_score", "fake_score", "grad_norm"}
+    names = {"loss", "accuracy", "real_score", "fake_score", "grad_norm", "skipped"}
+    assert set(metrics) == names
 
 
 def test_clipping_reports_the_norm_before_it(toy) -> None:
@@ -207,6 +212,117 @@ def test_labels_must_be_whole_numbers(toy) -> None:
         reward({"images": torch.rand(1, 3, 16, 16), "labels": torch.tensor([1.0])})
 
 
+def test_a_discriminator_that_leads_waits(toy) -> None:
+    reward = build(toy, learning_rate=5e-3, max_accuracy=0.8)
+    history = train(reward, 40)
+    skipped = [row["skipped"] for row in history]
+    assert skipped[0] == 0.0
+    assert skipped[-1] == 1.0
+    assert all((row["accuracy"] > 0.8) == (row["skipped"] == 1.0) for row in history)
+    assert history[-1]["grad_norm"] == 0.0
+    before = [parameter.clone() for parameter in reward.discriminator.parameters()]
+    assert train(reward, 1)[0]["skipped"] == 1.0
+    assert all(map(torch.equal, before, reward.discriminator.parameters()))
+    # A rollout that fools it sets it going again.
+    real, fake, labels = sides()
+    metrics = reward.update(reward.extract(fake), labels, reward.extract(real), labels)
+    assert metrics["skipped"] == 0.0
+    assert metrics["grad_norm"] > 0
+
+
+def test_the_gradient_penalty_flattens_the_real_side(toy) -> None:
+    def slope(weight: float) -> float:
+        reward = build(toy, learning_rate=5e-3, gradient_penalty=weight)
+        train(reward, 20)
+        real, _, labels = sides()
+        inputs = reward.discriminator.standardize(reward.extract(real))
+        for x in inputs.values():
+            x.requires_grad_()
+        logits = reward.discriminator.judge(inputs, labels)
+        return gradient_penalty(logits, list(inputs.values())).item()
+
+    assert slope(1000.0) < 0.1 * slope(0.0)
+
+
+def test_the_penalty_is_part_of_the_loss(toy) -> None:
+    plain, penalised = build(toy), build(toy, gradient_penalty=3.0)
+    torch.manual_seed(1)
+    without = train(plain, 1)[0]["loss"]
+    torch.manual_seed(1)
+    assert train(penalised, 1)[0]["loss"] > without
+
+
+def test_augmentation_never_reaches_the_reward(toy) -> None:
+    torch.manual_seed(0)
+    config = DiscriminatorConfig(channels=toy.channels, num_classes=4)
+    reward = AdversarialReward(
+        toy, Discriminator(config), augmenter=Augmenter(AugmentConfig(), seed=3)
+    )
+    real, _, labels = sides(6)
+    outcome = {"images": real, "labels": labels}
+    rewards = reward(outcome)
+    views = reward.extract_augmented(real, copies=3)
+    assert views["fine"].shape == (18, 3, 8, 8)
+    first, second, _ = views["fine"].split(6)
+    assert not torch.equal(first, second)
+    expected = Augmenter(AugmentConfig(), seed=3)(real)
+    assert torch.equal(first, reward.extract(expected)["fine"])
+    assert torch.equal(reward(outcome), rewards)
+
+    resumed = AdversarialReward(
+        toy, Discriminator(config), augmenter=Augmenter(AugmentConfig(), seed=9)
+    )
+    resumed.load_state_dict(reward.state_dict())
+    again, straight = (r.extract_augmented(real)["fine"] for r in (resumed, reward))
+    assert torch.equal(again, straight)
+
+
+def test_without_an_augmenter_copies_are_equal(toy) -> None:
+    reward = build(toy)
+    real, _, _ = sides(3)
+    views = reward.extract_augmented(real, copies=2)["fine"]
+    assert torch.equal(views, torch.cat([reward.extract(real)["fine"]] * 2))
+    with pytest.raises(ValueError, match="copies must be at least 1, got 0"):
+        reward.extract_augmented(real, copies=0)
+
+
+def test_overfitting_shows_on_images_held_out(toy) -> None:
+    torch.manual_seed(0)
+    images, condition = torch.rand(48, 3, 16, 16), torch.zeros(16, dtype=torch.int64)
+    config = DiscriminatorConfig(channels={"fine": 3}, num_classes=1, logit_size=1)
+    reward = AdversarialReward(toy, Discriminator(config), AdversarialConfig(learning_rate=3e-2))
+    seen, fake, heldout = (
+        {name: x[part] for name, x in reward.extract(images).items()}
+        for part in (slice(0, 16), slice(16, 32), slice(32, 48))
+    )
+    for _ in range(60):
+        metrics = reward.update(seen, condition, fake, condition)
+    # Nothing tells real from fake here: all that it knows, it has learned by heart.
+    assert metrics["accuracy"] > 0.75
+    health = reward.overfitting(seen, condition, heldout, condition)
+    assert health["heldout_gap"] > 0.25
+    assert health["heldout_accuracy"] < 0.7
+    assert reward.overfitting(seen, condition, seen, condition)["heldout_gap"] == 0.0
+
+
+def test_published_heads_train_and_depend_on_the_batch(toy) -> None:
+    torch.manual_seed(0)
+    config = DiscriminatorConfig(channels={"fine": 3}, num_classes=4, projection_dim=8)
+    reward = AdversarialReward(
+        toy, PublishedDiscriminator(config), AdversarialConfig(learning_rate=1e-2)
+    )
+    history = train(reward, 30)
+    assert history[-1]["loss"] < history[0]["loss"]
+    real, _, labels = sides(16)
+    together = reward({"images": real, "labels": labels})
+    other = torch.cat([real[:8], 1 - real[8:]])
+    torch.testing.assert_close(reward({"images": other, "labels": labels})[:8], together[:8])
+    mixed = torch.cat([real[:4], 1 - real[4:]])
+    assert not torch.allclose(reward({"images": mixed, "labels": labels})[:4], together[:4])
+    with pytest.raises(ValueError, match="a batch of 9 does not divide into 2 equal groups"):
+        reward({"images": real[:9], "labels": labels[:9]})
+
+
 @pytest.mark.parametrize("label", [-1, 4])
 def test_labels_out_of_range_are_named(toy, label: int) -> None:
     reward = build(toy)
@@ -224,6 +340,8 @@ def test_labels_out_of_range_are_named(toy, label: int) -> None:
         ({"max_grad_norm": -1.0}, "max_grad_norm .* -1.0"),
         ({"extract_batch_size": 0}, "extract_batch_size .* 0"),
         ({"feature_dtype": "int8"}, "'int8'"),
+        ({"gradient_penalty": -0.5}, "gradient_penalty must be at least 0, got -0.5"),
+        ({"max_accuracy": 0.5}, r"max_accuracy must be between 0.5 .* got 0.5"),
     ],
 )
 def test_config_errors_repeat_the_value(kwargs: dict[str, object], message: str) -> None:

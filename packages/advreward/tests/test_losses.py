@@ -8,6 +8,7 @@ from advreward import (
     accuracy,
     bce_loss,
     discriminator_loss,
+    gradient_penalty,
     hinge_loss,
     reward_from_logits,
 )
@@ -55,3 +56,14 @@ def test_unknown_names_are_repeated() -> None:
         discriminator_loss("wasserstein", torch.zeros(1, 1), torch.zeros(1, 1))
     with pytest.raises(ValueError, match="'fid'"):
         reward_from_logits("fid", torch.zeros(1, 1))
+
+
+def test_the_penalty_of_a_linear_judge_is_its_squared_slope() -> None:
+    slope = torch.tensor([[3.0, -1.0], [0.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    x = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    y = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    logits = x @ slope.T + 4 * y  # the mean over K = 2 has slopes (1.5, 0.5) and (2, 2)
+    penalty = gradient_penalty(logits[:3], [x, y])
+    assert penalty.item() == pytest.approx(1.5**2 + 0.5**2 + 2 * 2**2)
+    (gradient,) = torch.autograd.grad(penalty, slope)
+    torch.testing.assert_close(gradient, torch.tensor([[1.5, 0.5]] * 2, dtype=torch.float64))

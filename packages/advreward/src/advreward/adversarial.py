@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from advreward.augment import Augmenter
 from advreward.discriminator import Discriminator
 from advreward.engine import LocalEngine
 from advreward.losses import (
@@ -20,6 +21,7 @@ from advreward.losses import (
     RewardName,
     accuracy,
     discriminator_loss,
+    gradient_penalty,
     reward_from_logits,
 )
 from advreward.protocols import Engine, FeatureExtractor
@@ -41,6 +43,10 @@ class AdversarialConfig:
         loss: ``"bce"`` or ``"hinge"``.
         reward: ``"probability"`` (sigmoid of the mean logit, as published) or ``"logit"``.
         max_grad_norm: gradients are scaled down to this norm; None for no limit.
+        gradient_penalty: weight of `advreward.gradient_penalty` on the standardised features of
+            the real side, halved as in R1; 0 for none.
+        max_accuracy: an update whose batch is already told apart better than this is skipped, which
+            keeps the discriminator from running away; None to take every update.
         extract_batch_size: images per backbone pass.
         feature_dtype: in which features are handed out and cached. Both the reward and the updates
             see features so rounded. float16 keeps three digits at half the memory; bfloat16 two.
@@ -51,6 +57,8 @@ class AdversarialConfig:
     loss: LossName = "bce"
     reward: RewardName = "probability"
     max_grad_norm: float | None = None
+    gradient_penalty: float = 0.0
+    max_accuracy: float | None = None
     extract_batch_size: int = 256
     feature_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
 
@@ -65,6 +73,12 @@ class AdversarialConfig:
             raise ValueError(f"reward must be 'probability' or 'logit', got {self.reward!r}")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be positive or None, got {self.max_grad_norm}")
+        if not 0 <= self.gradient_penalty < math.inf:
+            raise ValueError(f"gradient_penalty must be at least 0, got {self.gradient_penalty}")
+        if self.max_accuracy is not None and not 0.5 < self.max_accuracy < 1:
+            raise ValueError(
+                f"max_accuracy must be between 0.5 (blind) and 1, or None, got {self.max_accuracy}"
+            )
         if self.extract_batch_size < 1:
             raise ValueError(
                 f"extract_batch_size must be at least 1, got {self.extract_batch_size}"
@@ -93,6 +107,7 @@ class AdversarialReward:
         discriminator: its heads; trained in place.
         config: how to train and pay.
         engine: precision and backward; one process by default.
+        augmenter: what `extract_augmented` does to images first; None leaves them as they are.
     """
 
     def __init__(
@@ -101,11 +116,13 @@ class AdversarialReward:
         discriminator: Discriminator,
         config: AdversarialConfig | None = None,
         engine: Engine | None = None,
+        augmenter: Augmenter | None = None,
     ) -> None:
         self.config = config or AdversarialConfig()
         self.backbone = backbone
         self.discriminator = discriminator.eval()
         self.engine: Engine = engine or LocalEngine()
+        self.augmenter = augmenter
         self.optimizer = torch.optim.AdamW(
             discriminator.parameters(),
             lr=self.config.learning_rate,
@@ -154,13 +171,31 @@ class AdversarialReward:
             ]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
+    def extract_augmented(self, images: Tensor, copies: int = 1) -> dict[str, Tensor]:
+        """Returns the features of augmented images, to `update` with; never to `score`.
+
+        Both sides go through here. Real images may do so once, ``copies`` times over, and stay
+        cached: each augmented view is then a draw that repeats. Fakes are new in every cycle.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1], on the backbone's device.
+            copies: differently augmented views of each image.
+
+        Returns:
+            As `extract`, with ``copies * B`` rows: all images, then all images again...
+        """
+        if copies < 1:
+            raise ValueError(f"copies must be at least 1, got {copies}")
+        if self.augmenter is None:
+            views = [self.extract(images)] * copies
+        else:
+            views = [self.extract(self.augmenter(images)) for _ in range(copies)]
+        return {name: torch.cat([view[name] for view in views]) for name in views[0]}
+
     @torch.no_grad()
     def score(self, features: Mapping[str, Tensor], conditions: Tensor) -> Tensor:
         """Returns the rewards (B,) float32 of features from `extract`, without a gradient."""
-        self.discriminator.eval()
-        with self.engine.autocast():
-            logits = self._judge(features, conditions)
-        return reward_from_logits(self.config.reward, logits)
+        return reward_from_logits(self.config.reward, self._logits(features, conditions))
 
     def update(
         self,
@@ -176,7 +211,8 @@ class AdversarialReward:
 
         Returns:
             ``loss``, ``accuracy`` (0.5 is blind), ``real_score`` and ``fake_score`` (mean reward of
-            each side before the step) and ``grad_norm`` (before clipping).
+            each side before the step), ``grad_norm`` (before clipping) and ``skipped``, 1.0 where
+            ``config.max_accuracy`` kept the step from being taken; its ``grad_norm`` is 0.
 
         Raises:
             FloatingPointError: on a gradient norm that is not finite; the step is not taken.
@@ -184,57 +220,107 @@ class AdversarialReward:
         """
         if not self.discriminator.is_calibrated:
             self.discriminator.calibrate(real_features)
+        conditions = torch.cat([real_conditions, fake_conditions])
+        counts = [len(real_conditions), len(fake_conditions)]
+        # One pass, so that both sides meet the same spectral-norm estimate.
+        both = {
+            name: torch.cat([real_features[name], fake_features[name]])
+            for name in self.discriminator.config.channels
+        }
         self.discriminator.train()
         with self.engine.autocast():
-            # One pass, so that both sides meet the same spectral-norm estimate.
-            both = {
-                name: torch.cat([real_features[name], fake_features[name]])
-                for name in self.discriminator.config.channels
-            }
-            logits = self._judge(both, torch.cat([real_conditions, fake_conditions]))
+            inputs = self.discriminator.standardize(self._moved(both))
+            for x in inputs.values():
+                x.requires_grad_(self.config.gradient_penalty > 0)
+            logits = self._judge(inputs, conditions)
+            real, fake = torch.split(logits, counts)
+            loss = discriminator_loss(self.config.loss, real, fake)
+            if self.config.gradient_penalty:
+                penalty = gradient_penalty(real, list(inputs.values()))
+                loss = loss + 0.5 * self.config.gradient_penalty * penalty
         self.discriminator.eval()
-        real, fake = torch.split(logits, [len(real_conditions), len(fake_conditions)])
-        loss = discriminator_loss(self.config.loss, real, fake)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.engine.backward(loss)
-        limit = self.config.max_grad_norm
-        grad_norm = torch.nn.utils.clip_grad_norm_(
-            self.discriminator.parameters(), math.inf if limit is None else limit
-        )
         scalars = {
             "loss": loss.detach(),
             "accuracy": accuracy(real, fake),
             "real_score": reward_from_logits(self.config.reward, real.detach()).mean(),
             "fake_score": reward_from_logits(self.config.reward, fake.detach()).mean(),
-            "grad_norm": grad_norm,
         }
+        limit = self.config.max_accuracy
+        skipped = limit is not None and scalars["accuracy"].item() > limit
+        scalars["grad_norm"] = torch.zeros_like(loss) if skipped else self._differentiate(loss)
         values = torch.stack(tuple(scalars.values())).tolist()  # one transfer from the device
-        metrics = dict(zip(scalars, values, strict=True))
+        metrics = dict(zip(scalars, values, strict=True)) | {"skipped": float(skipped)}
         if not math.isfinite(metrics["grad_norm"]):
             done = max((int(s["step"]) for s in self.optimizer.state.values()), default=0)
             raise FloatingPointError(
                 f"the gradient norm is {metrics['grad_norm']} in update {done} of the "
                 "discriminator; look for features that are not finite"
             )
-        self.optimizer.step()
+        if not skipped:
+            self.optimizer.step()
         return metrics
+
+    @torch.no_grad()
+    def overfitting(
+        self,
+        seen_features: Mapping[str, Tensor],
+        seen_conditions: Tensor,
+        heldout_features: Mapping[str, Tensor],
+        heldout_conditions: Tensor,
+    ) -> dict[str, float]:
+        """Compares real images that the discriminator learned from with some that it never saw.
+
+        Both sets must have been made alike: neither or both augmented, for one.
+
+        Returns:
+            ``heldout_accuracy``, the share of the held-out images' logits above 0, and
+            ``heldout_gap``, by how much that of the seen ones is higher; 0 without overfitting.
+        """
+        shares = []
+        for features, conditions in (
+            (seen_features, seen_conditions),
+            (heldout_features, heldout_conditions),
+        ):
+            logits = self._logits(features, conditions)
+            shares.append((logits > 0).float().mean().item())
+        return {"heldout_accuracy": shares[1], "heldout_gap": shares[0] - shares[1]}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run needs: tensors and builtins only, without the backbone."""
         return {
             "discriminator": self.discriminator.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "augmenter": {} if self.augmenter is None else self.augmenter.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict`; the next update is the saved run's, on the CPU bit for bit."""
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.augmenter is not None:
+            self.augmenter.load_state_dict(state["augmenter"])
 
-    def _judge(self, features: Mapping[str, Tensor], conditions: Tensor) -> Tensor:
-        """Returns float32 logits (B, K), on the discriminator's device."""
+    def _logits(self, features: Mapping[str, Tensor], conditions: Tensor) -> Tensor:
+        """Returns float32 logits (B, K) of features from `extract`, in evaluation mode."""
+        self.discriminator.eval()
+        with self.engine.autocast():
+            inputs = self.discriminator.standardize(self._moved(features))
+            return self._judge(inputs, conditions)
+
+    def _judge(self, standardized: Mapping[str, Tensor], conditions: Tensor) -> Tensor:
         self.discriminator.config.check_condition(conditions)
         device = self.discriminator.calibrated.device
-        moved = {name: x.to(device) for name, x in features.items()}
-        logits: Tensor = self.discriminator(moved, conditions.to(device))
-        return logits.float()
+        return self.discriminator.judge(standardized, conditions.to(device)).float()
+
+    def _moved(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        device = self.discriminator.calibrated.device
+        return {name: x.to(device) for name, x in features.items()}
+
+    def _differentiate(self, loss: Tensor) -> Tensor:
+        """Sets the gradients of the heads, clipped, and returns their norm before that."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.engine.backward(loss)
+        limit = self.config.max_grad_norm
+        return torch.nn.utils.clip_grad_norm_(
+            self.discriminator.parameters(), math.inf if limit is None else limit
+        )

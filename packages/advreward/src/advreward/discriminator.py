@@ -136,9 +136,12 @@ class DiscriminatorHead(nn.Module):
         # A channel that hardly ever fires must not be blown up.
         self.std.copy_(std[0].clamp_min(0.01 * float(std.mean())).clamp_min(1e-6))
 
+    def standardize(self, x: Tensor) -> Tensor:
+        """Levels the channels of x (B, C, h, w) by the calibrated statistics."""
+        return (x.to(self.mean.dtype) - self.mean) / self.std
+
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Returns the logits (B, logit_size^2)."""
-        x = (x.to(self.mean.dtype) - self.mean) / self.std
+        """Returns the logits (B, logit_size^2) of a standardised map."""
         x = F.leaky_relu(self.reduce(x), 0.2)
         # The norm sits in the branch only: the skip keeps the strength of the activations, which
         # tells a blurred image from a sharp one.
@@ -162,15 +165,14 @@ class Discriminator(nn.Module):
         super().__init__()
         self.config = config
         self.heads = nn.ModuleDict(
-            {name: DiscriminatorHead(count, config) for name, count in config.channels.items()}
+            {name: self.make_head(count) for name, count in config.channels.items()}
         )
         self.register_buffer("calibrated", torch.tensor(False))
         self.is_calibrated = False  # the buffer's value, read without waiting for its device
 
-    @property
-    def num_logits(self) -> int:
-        """K, the number of logits of an image."""
-        return len(self.heads) * self.config.logit_size**2
+    def make_head(self, in_channels: int) -> nn.Module:
+        """Returns the head of a feature map with ``in_channels`` channels."""
+        return DiscriminatorHead(in_channels, self.config)
 
     def calibrate(self, features: Mapping[str, Tensor]) -> None:
         """Sets each head's input standardisation from a batch of features, once and for all.
@@ -178,10 +180,14 @@ class Discriminator(nn.Module):
         Backbone activations differ in scale by an order of magnitude between maps and channels.
         Fixed statistics level them without making an image's logits depend on its neighbours.
         """
-        self._check(features)
+        self.check_features(features)
         for name, head in self.heads.items():
             if isinstance(head, DiscriminatorHead):
                 head.calibrate(features[name].to(head.mean.device))
+        self.mark_calibrated()
+
+    def mark_calibrated(self) -> None:
+        """Notes that `calibrate` has been called."""
         self.calibrated.fill_(True)
         self.is_calibrated = True
 
@@ -195,18 +201,31 @@ class Discriminator(nn.Module):
         Returns:
             (B, K) logits, above 0 for real.
         """
-        self._check(features)
-        logits = [head(features[name], condition) for name, head in self.heads.items()]
+        return self.judge(self.standardize(features), condition)
+
+    def standardize(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the feature maps of the config, levelled by the calibrated statistics."""
+        self.check_features(features)
+        return {
+            name: head.standardize(features[name])
+            for name, head in self.heads.items()
+            if isinstance(head, DiscriminatorHead)
+        }
+
+    def judge(self, standardized: Mapping[str, Tensor], condition: Tensor) -> Tensor:
+        """Returns the logits (B, K) of features from `standardize`."""
+        logits = [head(standardized[name], condition) for name, head in self.heads.items()]
         return torch.cat(logits, dim=1)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.is_calibrated = bool(self.calibrated)
-
-    def _check(self, features: Mapping[str, Tensor]) -> None:
+    def check_features(self, features: Mapping[str, Tensor]) -> None:
+        """Raise ValueError unless every map of the config is there, with its channels."""
         for name, count in self.config.channels.items():
             if name not in features:
                 raise ValueError(f"no feature map {name!r} among {sorted(features)}")
             shape = tuple(features[name].shape)
             if len(shape) != 4 or shape[1] != count:
                 raise ValueError(f"feature map {name!r} must be (B, {count}, h, w), got {shape}")
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.is_calibrated = bool(self.calibrated)
