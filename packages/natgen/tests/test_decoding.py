@@ -8,7 +8,7 @@ from natgen import (
     StaticSchedule,
     generate,
     init_state,
-    maskgit_cosine,
+    maskgit,
     observe,
     published,
     step,
@@ -65,7 +65,7 @@ def run(model, schedule, labels=LABELS, indices=INDICES, seed=3, **options):
     )
 
 
-@pytest.mark.parametrize("schedule", [published(5), maskgit_cosine(3), published(1)])
+@pytest.mark.parametrize("schedule", [published(5), maskgit(3), published(1)])
 def test_equals_the_plain_loop(class_model, schedule):
     with torch.no_grad():
         expected = plain_generate(class_model, schedule, LABELS, INDICES, NoiseSource(3))
@@ -121,7 +121,7 @@ def test_passes_are_shared_and_spared(class_model):
     assert guided.rows == [distinct, 1] + [size] * 6
     assert generation.num_passes == sum(guided.rows) / size
     free = Counting(class_model)
-    generation = run(free, maskgit_cosine(4))
+    generation = run(free, maskgit(4))
     assert free.rows == [distinct, size, size, size]
     assert generation.num_passes == sum(free.rows) / size
 
@@ -163,11 +163,9 @@ def test_guidance_of_zero_equals_leaving_it_out(class_model):
         num_steps = 4
 
         def __call__(self, features, timestep):
-            return maskgit_cosine(4)(features, timestep)
+            return maskgit(4)(features, timestep)
 
-    assert torch.equal(
-        run(class_model, Unaware()).tokens, run(class_model, maskgit_cosine(4)).tokens
-    )
+    assert torch.equal(run(class_model, Unaware()).tokens, run(class_model, maskgit(4)).tokens)
 
 
 def test_first_observation_equals_a_full_pass(class_model, text_model):

@@ -7,7 +7,7 @@ from natgen import (
     FirstStepCache,
     NoiseSource,
     generate,
-    maskgit_cosine,
+    maskgit,
     published,
 )
 
@@ -36,7 +36,7 @@ def run(model, schedule, labels, first=0):
     return generate(model, schedule, labels, sample_indices=indices, noise=NoiseSource(3))
 
 
-@pytest.mark.parametrize("schedule", [published(4), maskgit_cosine(3)], ids=["guided", "free"])
+@pytest.mark.parametrize("schedule", [published(4), maskgit(3)], ids=["guided", "free"])
 @pytest.mark.parametrize("deferred", [True, False], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("rows", [0, 2, 100], ids=["null only", "two rows", "all rows"])
 def test_samples_are_those_of_the_model(class_model, monkeypatch, schedule, deferred, rows):

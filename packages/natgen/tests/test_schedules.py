@@ -9,7 +9,7 @@ from natgen import (
     StaticSchedule,
     autonat_l8,
     constant,
-    maskgit_cosine,
+    maskgit,
     published,
 )
 
@@ -30,10 +30,42 @@ def test_published_at_one_step_in_the_middle():
     assert row == pytest.approx(expected, abs=1e-6)
 
 
-def test_maskgit_reveals_everything_at_the_end():
-    values = maskgit_cosine(8).values
-    assert values[-1].tolist() == pytest.approx([0.0, 0.0, 1.0, 0.0], abs=1e-7)
-    assert values[3, 0] == pytest.approx(math.cos(math.pi / 4))
+MASKGIT_SHAPES = {  # what is masked after the first, second, third of four steps
+    "cosine": [math.cos(math.pi / 8), math.cos(math.pi / 4), math.cos(3 * math.pi / 8)],
+    "linear": [0.75, 0.5, 0.25],
+    "square": [15 / 16, 3 / 4, 7 / 16],
+    "cubic": [63 / 64, 7 / 8, 37 / 64],
+    "sqrt": [0.5, 1 - math.sqrt(0.5), 1 - math.sqrt(0.75)],
+    "exp": [63 / 64, 15 / 16, 3 / 4],  # of 256 = 4^4 tokens 4^t are revealed
+    "log": [2 / 8, 1 / 8, math.log2(4 / 3) / 8],
+    "arccos": [math.acos(0.25) * 2 / math.pi, 2 / 3, math.acos(0.75) * 2 / math.pi],
+}
+
+
+@pytest.mark.parametrize(("shape", "expected"), MASKGIT_SHAPES.items())
+def test_maskgit_shapes(shape, expected):
+    values = maskgit(4, shape=shape, num_tokens=256).values
+    assert values[:, 0].tolist() == pytest.approx([*expected, 0.0], abs=1e-6)
+    assert values[:, 1].tolist() == pytest.approx([4.5 * 3 / 4, 4.5 / 2, 4.5 / 4, 0.0])
+    assert values[:, 2:].tolist() == [[1.0, 0.0]] * 4
+
+
+@pytest.mark.parametrize("shape", MASKGIT_SHAPES)
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 300])
+def test_maskgit_falls_to_zero_in_any_number_of_steps(shape, num_steps):
+    ratios = maskgit(num_steps, shape=shape, num_tokens=64).values[:, 0]
+    assert len(ratios) == num_steps
+    assert (ratios.diff() <= 0).all()
+    assert ratios[-1] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_bad_maskgit_shapes():
+    with pytest.raises(ValueError, match=r"'cosine'.*'arccos'.*got 'sine'"):
+        maskgit(4, shape="sine")
+    with pytest.raises(ValueError, match=r"'log' needs num_tokens.*got None"):
+        maskgit(4, shape="log")
+    with pytest.raises(ValueError, match="got 1"):
+        maskgit(4, shape="exp", num_tokens=1)
 
 
 def test_constant_and_autonat():
@@ -83,7 +115,7 @@ def test_bad_values(values, message):
         StaticSchedule(values)
 
 
-@pytest.mark.parametrize("make", [published, maskgit_cosine])
+@pytest.mark.parametrize("make", [published, maskgit])
 def test_no_steps(make):
     with pytest.raises(ValueError, match="got 0"):
         make(0)

@@ -30,10 +30,11 @@ from natgen.reveal import halton_order
 from natgen.sampling import confidence, draw, guide, remask
 from natgen.schedules import (
     COMPONENTS,
+    MaskShape,
     StaticSchedule,
     autonat_l8,
     constant,
-    maskgit_cosine,
+    maskgit,
     published,
 )
 from natgen.training import (
@@ -64,6 +65,7 @@ __all__ = [
     "LocalEngine",
     "LogitsModel",
     "MaskDistribution",
+    "MaskShape",
     "NATConfig",
     "NATOutput",
     "NATTrainer",
@@ -85,7 +87,7 @@ __all__ = [
     "import_uvit",
     "init_state",
     "masked_cross_entropy",
-    "maskgit_cosine",
+    "maskgit",
     "nat_b",
     "nat_l",
     "nat_s",

@@ -5,6 +5,7 @@ effect, since the image is that step's full draw.
 """
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -88,23 +89,44 @@ def published(
     return StaticSchedule(torch.tensor(rows))
 
 
-def maskgit_cosine(
+MaskShape = Literal["cosine", "linear", "square", "cubic", "sqrt", "exp", "log", "arccos"]
+
+
+def maskgit(
     num_steps: int,
     *,
+    shape: MaskShape = "cosine",
+    num_tokens: int | None = None,
     remask_temperature: float = 4.5,
     sampling_temperature: float = 1.0,
     guidance_scale: float = 0.0,
 ) -> StaticSchedule:
-    """MaskGIT's schedule: with rho = (t + 1) / T, mask ratio cos(pi rho / 2).
+    """MaskGIT's schedules (arXiv 2202.04200, sec. 3.3 and its published mask schedule).
 
-    Its "choice temperature" falls linearly as 1 - rho; sampling temperature and guidance are
+    With rho = (t + 1) / T the mask ratio is cos(pi rho / 2) for "cosine", 1 - rho for "linear",
+    1 - rho^2, rho^3 or rho^(1/2) for "square", "cubic" and "sqrt", and with N tokens
+    1 - N^(rho - 1) for "exp" and -log(rho) / log(N) for "log". "arccos", 2 acos(rho) / pi, is that
+    of the Halton sampler (arXiv 2503.17076; see `halton_order`).
+
+    The "choice temperature" falls linearly as 1 - rho; sampling temperature and guidance are
     constant (MaskGIT itself has no guidance).
+
+    Args:
+        num_steps: T.
+        shape: of the mask ratio.
+        num_tokens: N, at least 2, the tokens that are masked at the start; for "exp" and "log".
+        remask_temperature: before the first step.
+        sampling_temperature: at all steps.
+        guidance_scale: at all steps.
+
+    Raises:
+        ValueError: an unknown shape, or no ``num_tokens`` where they are needed.
     """
     _check_steps(num_steps)
     rows = []
     for t in range(num_steps):
         rho = (t + 1) / num_steps
-        ratio = max(0.0, math.cos(math.pi * rho / 2))
+        ratio = min(1.0, max(0.0, _mask_ratio(shape, rho, num_tokens)))
         rows.append([ratio, remask_temperature * (1 - rho), sampling_temperature, guidance_scale])
     return StaticSchedule(torch.tensor(rows))
 
@@ -132,6 +154,23 @@ def autonat_l8() -> StaticSchedule:
         [0.0, 0.0, 0.0, 0.915, 1.616, 1.195, 1.383, 1.227],
     ]
     return StaticSchedule(torch.tensor(columns).T)
+
+
+def _mask_ratio(shape: MaskShape, rho: float, num_tokens: int | None) -> float:
+    exponents = {"linear": 1.0, "square": 2.0, "cubic": 3.0, "sqrt": 0.5}
+    if shape in exponents:
+        return 1 - math.pow(rho, exponents[shape])
+    if shape == "cosine":
+        return math.cos(math.pi * rho / 2)
+    if shape == "arccos":
+        return math.acos(rho) * 2 / math.pi
+    if shape not in ("exp", "log"):
+        raise ValueError(f"shape must be one of {get_args(MaskShape)}, got {shape!r}")
+    if num_tokens is None or num_tokens < 2:
+        raise ValueError(f"shape {shape!r} needs num_tokens of at least 2, got {num_tokens}")
+    if shape == "exp":
+        return 1 - math.pow(num_tokens, rho - 1)
+    return -math.log(rho) / math.log(num_tokens)
 
 
 def _check_steps(num_steps: int) -> None:
