@@ -67,12 +67,13 @@ def test_shards_hold_the_source_split_by_split(prepared: Path) -> None:
     source = load_source("digits")
     splits = split_indices("digits", source)
     for name in SPLITS:
-        images, labels, class_names = load_split(prepared, name)
+        images, labels, class_names, captions = load_split(prepared, name)
         expected = torch.from_numpy(source.images[splits[name]])
         assert images.dtype == torch.uint8
         assert torch.equal(images, expected[:, None].expand(-1, 3, -1, -1))
         assert labels.tolist() == source.labels[splits[name]].tolist()
         assert class_names == tuple("0123456789")
+        assert captions == ()
 
 
 def test_padding_is_black_and_centred(prepared: Path) -> None:
@@ -92,7 +93,7 @@ def test_a_prepared_folder_is_left_alone(prepared: Path, monkeypatch: pytest.Mon
     def never(*args: object) -> None:
         raise AssertionError(args)
 
-    monkeypatch.setattr("adanat.data.shards.load_source", never)
+    monkeypatch.setattr("adanat.data.preparation.load_source", never)
     assert prepare_shards("digits", prepared) == read_index(prepared)
     with pytest.raises(DataError, match="holds shards of 'digits', not of 'fashion-mnist'"):
         prepare_shards("fashion-mnist", prepared)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from adanat.data import FONT_NAME, EmojiFont, make_emoji_scenes
 from adanat.errors import AdanatError
 from adanat.recipes import RECIPES, Recipe, get_recipe
 from adanat.run import Run
@@ -135,6 +136,34 @@ def _sample(
     print(sample(run, policy=policy, labels=labels, num_samples=num_samples, seed=noise_seed))
 
 
+def _make_emoji_scenes(
+    output_dir: Path,
+    num_images: Annotated[int, tyro.conf.arg(help="Images to train on (split `fit`).")],
+    image_size: Annotated[int, tyro.conf.arg(help="Side in pixels, 32 to 512.")] = 64,
+    num_validation: Annotated[int | None, tyro.conf.arg(help="Default: a tenth.")] = None,
+    num_test: Annotated[int | None, tyro.conf.arg(help="Default: a tenth.")] = None,
+    seed: int = 0,
+    data_dir: Annotated[
+        Path | None, tyro.conf.arg(help="Folder with NotoColorEmoji.ttf. Default: known places.")
+    ] = None,
+) -> None:
+    """Make a captioned data set: emoji on coloured grounds, as img2dataset-style shards."""
+    tenth = max(1, num_images // 10)
+    index = make_emoji_scenes(
+        output_dir,
+        image_size=image_size,
+        num_images={
+            "fit": num_images,
+            "validation": tenth if num_validation is None else num_validation,
+            "test": tenth if num_test is None else num_test,
+        },
+        seed=seed,
+        font=None if data_dir is None else EmojiFont(data_dir / FONT_NAME),
+    )
+    for split, shards in index.splits.items():
+        print(f"{split}: {sum(shard.num_samples for shard in shards)} images in {output_dir}")
+
+
 COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
     {
         "quickstart": _quickstart,
@@ -143,6 +172,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
             _whole,
             lambda run: list(run.stages.in_order().values()),
         ),
+        "make-emoji-scenes": _make_emoji_scenes,
         "data": _stage_command(
             "Write the data set as webdataset shards.", prepare_data, lambda run: [run.stages.data]
         ),

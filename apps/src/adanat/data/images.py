@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adanat.data.shards import (
+    CAPTION,
     IMAGE,
     LABEL,
     BadSamples,
@@ -32,6 +33,8 @@ class ImageSet(NamedTuple):
     labels: Tensor
     """(N,) int64 in [0, number of classes)."""
     class_names: tuple[str, ...]
+    captions: tuple[str, ...] = ()
+    """One for each image where the data set has captions."""
 
 
 def load_split(
@@ -80,18 +83,26 @@ def load_split(
         "image": Field(IMAGE.extensions, partial(_decode_sized, size=index.image_size)),
         "label": Field(LABEL.extensions, partial(_decode_below, limit=len(index.class_names))),
     }
+    if index.captioned:
+        fields["caption"] = CAPTION
+    captions: list[str] = []
     bad = BadSamples(limit=int(count * max_bad_fraction))
     read = 0
     for sample in read_samples([verify_shard(folder, shard) for shard in shards], fields, bad):
         images[read, :, inner, inner] = sample["image"].transpose(2, 0, 1)
         labels[read] = sample["label"]
+        if index.captioned:
+            captions.append(sample["caption"])
         read += 1
     if read + len(bad.found) != count:
         raise DataError(f"split {split!r} in {folder} has {read} samples, its index says {count}")
     if bad.found:
         warnings.warn(f"skipped {len(bad.found)} bad samples: {bad.found[0]}", stacklevel=2)
     return ImageSet(
-        torch.from_numpy(images[:read]), torch.from_numpy(labels[:read]), index.class_names
+        torch.from_numpy(images[:read]),
+        torch.from_numpy(labels[:read]),
+        index.class_names,
+        tuple(captions),
     )
 
 

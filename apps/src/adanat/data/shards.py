@@ -1,27 +1,23 @@
-"""Webdataset shards: written once with an index that vouches for them, read without pickle."""
+"""Webdataset shards, vouched for by an index and read without pickle."""
 
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import webdataset
 from numpy.typing import NDArray
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from adanat.checkpoints import atomic_write, atomic_write_json, read_json
-from adanat.data.sources import load_source
-from adanat.data.splits import split_indices
+from adanat.checkpoints import read_json
 from adanat.errors import DataError, StorageError
 
 INDEX_FILE = "index.json"
-_FORMAT = 1
-_SHARD_SIZE = 10_000
+INDEX_FORMAT = 1
 
 
 class ShardInfo(NamedTuple):
@@ -40,50 +36,10 @@ class Index(NamedTuple):
     """Height and width of the stored images in pixels."""
     class_names: tuple[str, ...]
     splits: dict[str, tuple[ShardInfo, ...]]
-
-
-def prepare_shards(source: str, folder: Path, *, data_dir: Path | None = None) -> Index:
-    """Write a data set as shards of ``.png`` and ``.cls`` members; nothing when that is done.
-
-    The same data give the same bytes. The index is written last, so a folder with an index is
-    whole; without one, everything is written again.
-
-    Args:
-        source: Name of the data set, one of ``adanat.data.SOURCES``.
-        folder: Where the shards go; created when absent.
-        data_dir: Folder of the data set's files, for sources that have files.
-
-    Raises:
-        DataError: The source cannot be read, or the folder holds another one.
-        StorageError: A shard could not be written.
-    """
-    if (folder / INDEX_FILE).is_file():
-        index = read_index(folder)
-        if index.source != source:
-            raise DataError(
-                f"{folder} holds shards of {index.source!r}, not of {source!r}. "
-                "Choose another folder or delete this one."
-            )
-        return index
-    data = load_source(source, data_dir)
-    splits = {
-        split: [
-            _write_shard(folder, f"{split}-{number:06d}.tar", chunk, data.images, data.labels)
-            for number, chunk in enumerate(_chunks(indices, _SHARD_SIZE))
-        ]
-        for split, indices in split_indices(source, data).items()
-    }
-    atomic_write_json(
-        folder / INDEX_FILE,
-        {
-            "format": _FORMAT,
-            "source": source,
-            "image_size": data.images.shape[1],
-            "class_names": data.class_names,
-            "splits": {name: [shard._asdict() for shard in row] for name, row in splits.items()},
-        },
-    )
-    return read_index(folder)
+    captioned: bool = False
+    """Whether every sample has a caption."""
+    seed: int | None = None
+    """Seed of generated data."""
 
 
 def read_index(folder: Path) -> Index:
@@ -97,8 +53,10 @@ def read_index(folder: Path) -> Index:
         raise DataError(f"{folder} holds no prepared data (no {INDEX_FILE}): run `adanat data`")
     try:
         found = read_json(path)
-        if found["format"] != _FORMAT:
-            raise DataError(f"{path} has format {found['format']}, this version reads {_FORMAT}")
+        if found["format"] != INDEX_FORMAT:
+            raise DataError(
+                f"{path} has format {found['format']}, this version reads {INDEX_FORMAT}"
+            )
         return Index(
             str(found["source"]),
             int(found["image_size"]),
@@ -107,6 +65,8 @@ def read_index(folder: Path) -> Index:
                 name: tuple(ShardInfo(**shard) for shard in shards)
                 for name, shards in found["splits"].items()
             },
+            bool(found.get("captioned", False)),
+            found.get("seed"),
         )
     except (StorageError, KeyError, TypeError, ValueError) as error:
         raise DataError(
@@ -229,35 +189,3 @@ def _decode(sample: Mapping[str, bytes], entry: Field) -> Any:
 def _extension(name: str) -> str:
     """All after the first dot of the file's name, as webdataset splits it."""
     return name.rpartition("/")[2].partition(".")[2].lower()
-
-
-def _write_shard(
-    folder: Path,
-    name: str,
-    indices: Sequence[int],
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-) -> ShardInfo:
-    def write(path: Path) -> None:
-        with (
-            path.open("wb") as file,
-            webdataset.TarWriter(file, user="", group="", mtime=0, encoder=False) as writer,
-        ):
-            for index in indices:
-                sample = {"png": _encode_png(images[index]), "cls": b"%d" % labels[index]}
-                writer.write({"__key__": f"{index:09d}", **sample})
-
-    atomic_write(folder / name, write)
-    with (folder / name).open("rb") as file:
-        return ShardInfo(name, len(indices), hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def _encode_png(image: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _chunks(indices: NDArray[np.int64], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size].tolist()

@@ -7,6 +7,8 @@ from natgen import NATTrainingConfig
 from policyrl import PPOConfig
 from vqtok import TokenizerConfig, TokenizerTrainingConfig
 
+from adanat.data import EMOJI_SCENES, emoji_groups
+
 
 def _require_positive(owner: str, **values: float) -> None:
     for name, value in values.items():
@@ -19,7 +21,7 @@ class DataRecipe:
     """Which images, at which size."""
 
     source: str
-    """Name of the data source: `digits` or `fashion-mnist`."""
+    """Name of the data source: `digits`, `fashion-mnist` or `emoji-scenes`."""
     image_size: int
     """Side in pixels; smaller images are padded with black on all sides."""
     num_classes: int
@@ -27,6 +29,39 @@ class DataRecipe:
 
     def __post_init__(self) -> None:
         _require_positive("data", image_size=self.image_size, num_classes=self.num_classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmojiScenesRecipe(DataRecipe):
+    """The generated data set `emoji-scenes`: which of its endless row of pictures."""
+
+    source: str = EMOJI_SCENES
+    num_classes: int = len(emoji_groups())
+    num_fit: int
+    num_validation: int
+    num_test: int
+    seed: int = 0
+    """Seed of the scenes, not of the training."""
+
+    @property
+    def num_images(self) -> dict[str, int]:
+        """Images of each split."""
+        return {"fit": self.num_fit, "validation": self.num_validation, "test": self.num_test}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRecipe:
+    """Captions as the condition, instead of the classes."""
+
+    encoder: str | None = None
+    """Name of a text encoder (`adanat.text.load_text_encoder`); None: the classes condition."""
+    num_tokens: int = 24
+    """Feature tokens of a caption; longer captions are cut off."""
+    scorer_steps: int = 1500
+    """Training steps of the image-text scorer of the evaluation."""
+
+    def __post_init__(self) -> None:
+        _require_positive("text", num_tokens=self.num_tokens, scorer_steps=self.scorer_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +232,7 @@ class Recipe:
     reward: RewardRecipe
     policy: PolicyRecipe
     evaluation: EvaluationRecipe
+    text: TextRecipe = TextRecipe()
     num_decoding_steps: int = 4
     seed: int = 0
     checkpoint_every: int = 200
