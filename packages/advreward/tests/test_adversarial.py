@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
+import torch.nn.functional as F
 from advreward import (
     AdversarialConfig,
     AdversarialReward,
@@ -286,23 +287,28 @@ def test_without_an_augmenter_copies_are_equal(toy) -> None:
         reward.extract_augmented(real, copies=0)
 
 
-def test_overfitting_shows_on_images_held_out(toy) -> None:
+def test_overfitting_shows_on_images_held_out() -> None:
+    class Patches:
+        def __call__(self, images: Tensor) -> dict[str, Tensor]:
+            return {"patches": F.pixel_unshuffle(F.avg_pool2d(images, 4), 2)}
+
     torch.manual_seed(0)
-    images, condition = torch.rand(48, 3, 16, 16), torch.zeros(16, dtype=torch.int64)
-    config = DiscriminatorConfig(channels={"fine": 3}, num_classes=1, logit_size=1)
-    reward = AdversarialReward(toy, Discriminator(config), AdversarialConfig(learning_rate=3e-2))
-    seen, fake, heldout = (
-        {name: x[part] for name, x in reward.extract(images).items()}
-        for part in (slice(0, 16), slice(16, 32), slice(32, 48))
+    condition = torch.zeros(200, dtype=torch.int64)
+    config = DiscriminatorConfig(channels={"patches": 12}, num_classes=1, logit_size=1)
+    reward = AdversarialReward(
+        Patches(), Discriminator(config), AdversarialConfig(learning_rate=3e-2)
     )
+    features = reward.extract(torch.rand(216, 3, 16, 16))["patches"]
+    seen, fake, heldout = ({"patches": x} for x in features.split([8, 8, 200]))
+    few = condition[:8]
     for _ in range(60):
-        metrics = reward.update(seen, condition, fake, condition)
+        metrics = reward.update(seen, few, fake, few)
     # Nothing tells real from fake here: all that it knows, it has learned by heart.
-    assert metrics["accuracy"] > 0.75
-    health = reward.overfitting(seen, condition, heldout, condition)
-    assert health["heldout_gap"] > 0.25
-    assert health["heldout_accuracy"] < 0.7
-    assert reward.overfitting(seen, condition, seen, condition)["heldout_gap"] == 0.0
+    assert metrics["accuracy"] > 0.95
+    health = reward.overfitting(seen, few, heldout, condition)
+    assert health["heldout_gap"] > 0.4
+    assert health["heldout_accuracy"] < 0.6
+    assert reward.overfitting(seen, few, seen, few)["heldout_gap"] == 0.0
 
 
 def test_published_heads_train_and_depend_on_the_batch(toy) -> None:
