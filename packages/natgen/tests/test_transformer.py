@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from natgen import NAT, NATConfig, nat_b, nat_l, nat_s, nat_text
-from natgen.attention import attend, xformers_obstacle
 from safetensors.torch import load_file, save_file
 
 
@@ -30,6 +29,16 @@ def test_text_model(text_model):
     assert not torch.allclose(with_text.logits, text_model(tokens, null).logits)
     with pytest.raises(RuntimeError, match="no null class"):
         _ = text_model.null_class_id
+
+
+def test_null_context(text_model, class_model):
+    context = torch.randn(3, 6)
+    text_model.set_null_context(context)
+    assert torch.equal(text_model.null_condition(2), context.expand(2, 3, 6))
+    with pytest.raises(ValueError, match=r"got \(1, 3, 5\)"):
+        text_model.set_null_context(torch.zeros(3, 5))
+    with pytest.raises(RuntimeError, match="null class"):
+        class_model.set_null_context(context)
 
 
 def test_samples_do_not_see_one_another(class_model):
@@ -124,32 +133,3 @@ def test_preset_sizes(preset, millions):
         model = NAT(preset())
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count / 1e6 == pytest.approx(millions, abs=1)
-
-
-def test_attention_matches_its_formula():
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = torch.randn(3, 2, 5, 3, 4, generator=generator).unbind()
-    scores = torch.einsum("bihd,bjhd->bhij", q, k) / 2  # sqrt(4)
-    expected = torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v)
-    for backend in ("auto", "sdpa"):
-        torch.testing.assert_close(attend(q, k, v, backend), expected, atol=1e-6, rtol=1e-5)
-
-
-def test_xformers_is_refused_where_it_has_no_operator():
-    assert xformers_obstacle(torch.device("cpu"), torch.float32, 4, False) is not None
-    x = torch.zeros(1, 2, 1, 4)
-    with pytest.raises(RuntimeError, match=r"xformers.*'cpu'.*'sdpa'"):
-        attend(x, x, x, "xformers")
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_backends_agree_on_a_gpu(dtype):
-    device = torch.device("cuda", torch.cuda.current_device())
-    if (obstacle := xformers_obstacle(device, dtype, 64, True)) is not None:
-        pytest.skip(obstacle)
-    q, k, v = torch.randn(3, 2, 257, 8, 64, device=device, dtype=dtype).unbind()
-    tolerance = 2e-2 if dtype == torch.bfloat16 else 2e-3
-    torch.testing.assert_close(
-        attend(q, k, v, "xformers"), attend(q, k, v, "sdpa"), atol=tolerance, rtol=tolerance
-    )

@@ -1,5 +1,6 @@
 """natgen: non-autoregressive (masked) token transformers, their training and parallel decoding."""
 
+from natgen.attention import AttentionChoice
 from natgen.checkpoint import import_uvit
 from natgen.config import NATConfig, nat_b, nat_l, nat_s, nat_text
 from natgen.decoding import (
@@ -51,6 +52,7 @@ from natgen.transformer import NAT, NATOutput
 __all__ = [
     "COMPONENTS",
     "NAT",
+    "AttentionChoice",
     "BetaMask",
     "ChecksCondition",
     "CosineMask",

@@ -4,8 +4,9 @@ The only module that knows xformers. An importable xformers says nothing about a
 no CPU operators, and a GPU may be too old or too new), so the choice asks for the operator itself.
 """
 
+import logging
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,16 @@ from torch.nn import functional as F
 
 AttentionBackend = Literal["auto", "sdpa", "xformers"]
 
+_logger = logging.getLogger(__name__)
 
-@lru_cache(maxsize=64)
+
+class AttentionChoice(NamedTuple):
+    """Which kernels serve a kind of attention."""
+
+    backend: Literal["sdpa", "xformers"]
+    reason: str  # one line for a log
+
+
 def xformers_obstacle(
     device: torch.device, dtype: torch.dtype, head_dim: int, training: bool
 ) -> str | None:
@@ -43,6 +52,62 @@ def xformers_obstacle(
     return None
 
 
+def choose_attention(
+    setting: AttentionBackend,
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    training: bool,
+) -> AttentionChoice:
+    """Choose the kernels, once for each kind of attention, and log the choice at level INFO.
+
+    Args:
+        setting: "auto" takes xformers where it can serve, else PyTorch's own kernels ("sdpa").
+        device: where the queries live.
+        dtype: type of queries, keys and values.
+        head_dim: channels of one head.
+        training: whether a backward operator is needed too.
+
+    Raises:
+        RuntimeError: "xformers" is demanded where it cannot serve; the message says why.
+    """
+    return _choose(setting, device, dtype, head_dim, training)
+
+
+@lru_cache(maxsize=64)
+def _choose(
+    setting: AttentionBackend,
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    training: bool,
+) -> AttentionChoice:
+    obstacle = None if setting == "sdpa" else xformers_obstacle(device, dtype, head_dim, training)
+    if setting == "xformers" and obstacle is not None:
+        raise RuntimeError(
+            f"attention='xformers' was asked for, but {obstacle}; use 'auto' or 'sdpa'"
+        )
+    if setting == "sdpa":
+        choice = AttentionChoice("sdpa", "PyTorch's kernels, as set")
+    elif obstacle is None:
+        choice = AttentionChoice("xformers", "xformers, which has an operator for it")
+    else:
+        choice = AttentionChoice("sdpa", f"PyTorch's kernels instead of xformers: {obstacle}")
+    _logger.info(
+        "attention on %s in %s, head_dim %d, %s: %s",
+        device,
+        dtype,
+        head_dim,
+        "with gradients" if training else "without gradients",
+        choice.reason,
+    )
+    return choice
+
+
+# For a compiled network the choice is a constant: its graph neither probes nor logs.
+_constant_choice = torch.compiler.assume_constant_result(choose_attention)
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, backend: AttentionBackend) -> Tensor:
     """Softmax attention scaled by ``head_dim ** -0.5``.
 
@@ -50,27 +115,22 @@ def attend(query: Tensor, key: Tensor, value: Tensor, backend: AttentionBackend)
         query: (B, L, heads, head_dim).
         key: likewise, of the same type and device.
         value: likewise.
-        backend: "auto" takes xformers where it can serve, else PyTorch's own kernels.
+        backend: the setting of `choose_attention`.
 
     Returns:
         (B, L, heads, head_dim).
 
     Raises:
-        RuntimeError: "xformers" is demanded where it cannot serve; the message says why.
+        RuntimeError: see `choose_attention`.
     """
-    if backend != "sdpa":
-        obstacle = xformers_obstacle(
-            query.device, query.dtype, query.shape[-1], torch.is_grad_enabled()
-        )
-        if obstacle is None:
-            from xformers.ops import memory_efficient_attention
+    choice: AttentionChoice = _constant_choice(
+        backend, query.device, query.dtype, query.shape[-1], torch.is_grad_enabled()
+    )
+    if choice.backend == "xformers":
+        from xformers.ops import memory_efficient_attention
 
-            attended: Tensor = memory_efficient_attention(query, key, value)
-            return attended
-        if backend == "xformers":
-            raise RuntimeError(
-                f"attention='xformers' was asked for, but {obstacle}; use 'auto' or 'sdpa'"
-            )
+        attended: Tensor = memory_efficient_attention(query, key, value)
+        return attended
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from natgen.attention import SelfAttention
+from natgen.attention import AttentionChoice, SelfAttention, choose_attention
 from natgen.conditioning import ClassCondition, TextCondition, TokenEmbedding
 from natgen.config import NATConfig
 from natgen.patches import merge_patches, split_patches
@@ -145,6 +145,21 @@ class NAT(nn.Module, PyTorchModelHubMixin, library_name="natgen", tags=["masked-
             (B,) int64 labels, or (B, num_context_tokens, C) text features.
         """
         return self.condition.null(batch_size)
+
+    def attention_choice(self, dtype: torch.dtype | None = None) -> AttentionChoice:
+        """Which kernels serve the attention where the weights are now, in the present mode.
+
+        Args:
+            dtype: of the queries, as autocast gives them; default the weights'.
+
+        Raises:
+            RuntimeError: the config demands xformers, which cannot serve; the message says why.
+        """
+        config, weight = self.config, self.token_embedding.position
+        head_dim = config.embed_dim // config.num_heads
+        return choose_attention(
+            config.attention, weight.device, dtype or weight.dtype, head_dim, self.training
+        )
 
     def set_null_context(self, context: Tensor) -> None:
         """Say which text features stand for "no text", usually the empty caption's.
