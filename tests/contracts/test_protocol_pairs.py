@@ -36,6 +36,12 @@ def learned_policy_is_a_decoding_policy(
     return policy
 
 
+def policy_session_is_a_decoding_policy(
+    session: policyrl.PolicySession,
+) -> natgen.DecodingPolicy:
+    return session
+
+
 def decoding_is_an_environment(
     environment: natgen.DecodingEnvironment,
 ) -> policyrl.GenerativeEnvironment:
@@ -147,6 +153,22 @@ def test_an_untrained_policy_decodes_as_its_prior(
     assert torch.equal(learned.tokens, static.tokens)
 
 
+def test_a_smoothed_policy_decodes_in_a_session(nat: natgen.NAT) -> None:
+    prior = natgen.published(NUM_STEPS).values
+    smoothed = policyrl.GaussianPolicy(network(4), policyrl.decoding_spec(prior, smoothing=0.8))
+    torch.nn.init.ones_(smoothed.network.head.bias)  # type: ignore[arg-type, union-attr]
+    labels = torch.arange(NUM_CLASSES)
+    session = policyrl.PolicySession(smoothed)
+    generation = natgen.generate(
+        nat, session, labels, sample_indices=labels, noise=natgen.NoiseSource(1)
+    )
+    # A constant raw action of 1 is approached as 1 - 0.8^(t + 1).
+    for t in range(NUM_STEPS):
+        raw = torch.full((1, 4), 1 - 0.8 ** (t + 1))
+        expected = torch.stack(list(smoothed.spec.activate(raw, t).values()), dim=-1)
+        torch.testing.assert_close(generation.parameters[:, t], expected.expand(NUM_CLASSES, -1))
+
+
 def test_the_policys_average_is_a_schedule(
     nat: natgen.NAT, policy: policyrl.GaussianPolicy
 ) -> None:
@@ -170,7 +192,7 @@ def test_decoding_keeps_the_promises_of_an_environment(
         assert observation["features"].shape == (2, 16, 24)
         assert observation["timestep"].tolist() == [timestep, timestep]
         assert observation["timestep"].dtype == torch.int64
-        raw, log_prob = policy.act(observation, torch.Generator().manual_seed(timestep))
+        raw, log_prob = policy.act(observation, torch.randn(2, 4))
         assert raw.shape == (2, 4)
         assert log_prob.shape == (2,)
         action = policy.spec.activate(raw, observation["timestep"])
@@ -206,7 +228,7 @@ def test_a_rollout_goes_through_all_packages(
         policy,
         value_network,
         torch.arange(6),
-        torch.Generator().manual_seed(0),
+        torch.randn(NUM_STEPS, 6, 4, generator=torch.Generator().manual_seed(0)),
         reward_model=judge,
     )
     assert rollout.raw_actions.shape == (NUM_STEPS, 6, 4)

@@ -71,6 +71,73 @@ def test_the_dead_zone_is_exactly_zero_and_its_prior_starts_half_way():
     assert above > 0.05
 
 
+@pytest.mark.parametrize(
+    ("squash", "bounds", "extremes"),
+    [
+        ("sigmoid", (-2.0, 3.0), (-2.0, 3.0)),
+        ("softplus", (0.5, 4.0), (0.5, 4.0)),
+        ("identity", (-1.0, 1.0), (-1.0, 1.0)),
+    ],
+)
+def test_values_stay_inside_their_bounds(squash, bounds, extremes):
+    component = ActionComponent(name="x", squash=squash, bounds=bounds)
+    prior = torch.tensor([[0.75]])
+    spec = ActionSpec([component], prior)
+    raw = torch.tensor([[-50.0], [0.0], [50.0]])
+    low, middle, high = spec.activate(raw, 0)["x"].tolist()
+    assert (low, high) == pytest.approx(extremes, abs=1e-6)
+    assert middle == pytest.approx(0.75, rel=1e-6)
+    again = ActionSpec.from_config(spec.to_config())
+    assert again.components == spec.components
+
+
+def test_a_dead_zone_may_lie_inside_bounds():
+    component = ActionComponent(name="x", squash="sigmoid", bounds=(0.0, 10.0), dead_zone=0.5)
+    spec = ActionSpec([component], torch.tensor([[0.0]]))
+    # sigmoid(offset) = 0.025, the middle of the zone in the stretched range.
+    assert spec.offset.item() == pytest.approx(math.log(0.025 / 0.975), rel=1e-6)
+    assert spec.activate(torch.zeros(1, 1), 0)["x"].item() == 0.0
+    assert spec.activate(torch.full((1, 1), 0.8), 0)["x"].item() > 0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(smoothing=st.floats(0, 0.95), seed=st.integers(0, 10**6))
+def test_smoothing_is_adagens_with_an_inverse_smoothed_prior(smoothing, seed):
+    """a_t = s a_(t-1) + (1 - s) (raw_t + p_t), p_t = (offset_t - s offset_(t-1)) / (1 - s)."""
+    spec = decoding_spec(PRIOR, smoothing=smoothing, guidance_dead_zone=0.05)
+    raw = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(seed)).double()
+    offset = spec.offset.double()
+    previous, before = torch.zeros(2, 4), torch.zeros(4)
+    action = torch.zeros(2, 4).double()
+    for t in range(3):
+        inverted = (offset[t] - smoothing * before) / (1 - smoothing)
+        action = smoothing * action + (1 - smoothing) * (raw[t] + inverted)
+        before = offset[t]
+        previous = spec.smooth(raw[t].float(), previous)
+        values = spec.activate(previous, t)
+        for i, component in enumerate(spec.components):
+            if spec.active[t, i]:
+                expected = component.activate(action[:, i]).float()
+                torch.testing.assert_close(values[component.name], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_untrained_smoothed_policy_has_the_schedule_exactly():
+    plain, smoothed = decoding_spec(PRIOR), decoding_spec(PRIOR, smoothing=0.8)
+    previous = torch.zeros(2, 4)
+    for t in range(3):
+        previous = smoothed.smooth(torch.zeros(2, 4), previous)
+        values, expected = smoothed.activate(previous, t), plain.activate(torch.zeros(2, 4), t)
+        for name in DECODING_COMPONENTS:
+            assert torch.equal(values[name], expected[name])
+    assert smoothed.activate(previous, 0)["guidance_scale"].tolist() == [0.0, 0.0]
+    assert ActionSpec.from_config(smoothed.to_config()).smoothing == 0.8
+
+
+def test_without_smoothing_an_action_is_the_raw_one():
+    raw, previous = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(decoding_spec(PRIOR).smooth(raw, previous), raw)
+
+
 def test_timesteps_of_a_batch_may_differ():
     spec = decoding_spec(PRIOR)
     raw = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
@@ -112,6 +179,31 @@ def test_the_published_spec_keeps_every_entry():
         (lambda: decoding_spec(PRIOR).activate(torch.zeros(2, 3), 0), r"shape \(2, 3\)"),
         (lambda: decoding_spec(PRIOR).activate(torch.zeros(2, 4), 3), r"timestep is 3"),
         (lambda: decoding_spec(PRIOR).activate(torch.zeros(2, 4), -1), r"timestep is -1"),
+        (lambda: decoding_spec(PRIOR, smoothing=1.0), r"smoothing is 1.0"),
+        (lambda: decoding_spec(PRIOR, smoothing=-0.1), r"smoothing is -0.1"),
+        (
+            lambda: ActionComponent(name="x", squash="softplus", bounds=(-1.0, 1.0)),
+            r"bounds of 'x' are \(-1.0, 1.0\), must be finite with 0 <= low < high",
+        ),
+        (
+            lambda: ActionComponent(name="x", squash="sigmoid", bounds=(1.0, 1.0)),
+            r"must be finite with low < high",
+        ),
+        (
+            lambda: ActionComponent(name="x", squash="identity", bounds=(0.0, math.inf)),
+            r"must be finite",
+        ),
+        (
+            lambda: ActionComponent(name="x", squash="sigmoid", bounds=(1.0, 2.0), dead_zone=1.5),
+            r"dead_zone .* range is \(1, 2\)",
+        ),
+        (
+            lambda: ActionSpec(
+                [ActionComponent(name="x", squash="identity", bounds=(0.0, 1.0))],
+                torch.tensor([[1.5]]),
+            ),
+            r"'x' at step 0 is 1.5, but it reaches only values inside \(0.0, 1.0\)",
+        ),
         (lambda: ActionComponent(name="x", squash="tanh"), r"squash is 'tanh'"),
         (lambda: ActionComponent(name="", squash="sigmoid"), r"name is empty"),
         (lambda: ActionComponent(name="x", squash="sigmoid", dead_zone=1.0), r"dead_zone"),

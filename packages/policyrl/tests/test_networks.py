@@ -87,6 +87,9 @@ def test_half_precision_features_are_accepted():
         ({"grid_size": (4, 0)}, r"grid_size is \(4, 0\)"),
         ({"mlp_dims": ()}, r"mlp_dims is \(\)"),
         ({"time_dim": 7}, "time_dim is 7"),
+        ({"pooled_size": (2, 0)}, r"pooled_size is \(2, 0\)"),
+        ({"grid_size": None}, "grid_size is None, which needs a pooled_size"),
+        ({"num_previous": -1}, "num_previous is -1"),
     ],
 )
 def test_bad_sizes_are_refused(changes, message):
@@ -94,10 +97,68 @@ def test_bad_sizes_are_refused(changes, message):
         _config(**changes)
 
 
-def test_features_of_another_grid_are_refused():
-    network = PolicyNetwork(_config())
-    with pytest.raises(ValueError, match=r"\(3, 16, 12\), must be \(B, \*\(15, 12\)\)"):
-        network(_observation(_config(grid_size=(4, 4))))
+def test_a_map_is_read_as_its_tokens():
+    config = _config()
+    network = _randomise(PolicyNetwork(config))
+    observation = _observation(config)
+    as_map = observation["features"].transpose(1, 2).unflatten(2, (5, 3))
+    assert torch.equal(network({**observation, "features": as_map}), network(observation))
+
+
+def test_a_pooled_network_reads_maps_of_any_size():
+    network = _randomise(PolicyNetwork(_config(grid_size=None, pooled_size=(2, 2))))
+    timestep = torch.arange(3)
+    generator = torch.Generator().manual_seed(0)
+    patch = torch.randn(3, 12, 8, 8, generator=generator)
+    outputs = [
+        network({"features": features, "timestep": timestep})
+        for features in (patch, patch.repeat(1, 1, 3, 1), patch[:, :, :3, :5], patch[:, :, :1, :1])
+    ]
+    assert {output.shape for output in outputs} == {(3, 4)}
+    # Halves of the grid stay apart: what is above matters where it is.
+    flipped = network({"features": patch.flip(2), "timestep": timestep})
+    assert (flipped - outputs[0]).abs().amax() > 1e-3
+    # The mean of a constant map is the constant, whatever the size; borders alone are padded.
+    small, large = (
+        network({"features": torch.ones(3, 12, size, size), "timestep": timestep})
+        for size in (64, 128)
+    )
+    torch.testing.assert_close(small, large, rtol=0.05, atol=0.05)
+
+
+def test_a_fixed_grid_may_be_pooled_too():
+    config = _config(grid_size=(8, 8), pooled_size=(1, 1))
+    network = PolicyNetwork(config)
+    assert network.layers[0].in_features == config.conv_channels
+    assert network(_observation(config)).shape == (3, 4)
+
+
+def test_the_previous_action_conditions():
+    config = _config(num_previous=2)
+    network = _randomise(PolicyNetwork(config))
+    observation = {**_observation(config), "previous_action": torch.zeros(3, 2)}
+    output = network(observation)
+    other = network({**observation, "previous_action": torch.ones(3, 2)})
+    assert (other - output).abs().amax() > 1e-3
+    assert torch.equal(PolicyNetwork(config)(observation), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("config", "shape", "message"),
+    [
+        (_config(), (3, 16, 12), r"\(3, 16, 12\), must be \(B, 15, 12\) or .* grid of 5x3"),
+        (_config(), (3, 15, 11), r"must be \(B, 15, 12\)"),
+        (_config(), (3, 12, 3, 5), r"\(B, 12, h, w\) for a grid of 5x3"),
+        (
+            _config(grid_size=None, pooled_size=(1, 1)),
+            (3, 15, 12),
+            r"must be \(B, 12, h, w\) for a grid of any size",
+        ),
+    ],
+)
+def test_features_of_another_grid_are_refused(config, shape, message):
+    with pytest.raises(ValueError, match=message):
+        PolicyNetwork(config)({"features": torch.zeros(shape), "timestep": torch.arange(3)})
 
 
 def test_an_import_names_what_does_not_fit():

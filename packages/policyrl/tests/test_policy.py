@@ -4,13 +4,19 @@ import json
 
 import pytest
 import torch
-from policyrl import GaussianPolicy, PolicyNetwork, PolicyNetworkConfig, decoding_spec
+from policyrl import (
+    GaussianPolicy,
+    PolicyNetwork,
+    PolicyNetworkConfig,
+    PolicySession,
+    decoding_spec,
+)
 from safetensors.torch import load_file, save_file
 
 PRIOR = torch.tensor([[0.8, 2.0, 1.0, 0.0], [0.4, 1.0, 0.9, 1.0], [0.0, 0.0, 1.1, 2.0]])
 
 
-def _policy(std=0.3, seed=0):
+def _policy(std=0.3, seed=0, smoothing=0.0, **options):
     config = PolicyNetworkConfig(
         feature_dim=6,
         grid_size=(3, 3),
@@ -25,7 +31,7 @@ def _policy(std=0.3, seed=0):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return GaussianPolicy(network, decoding_spec(PRIOR), std)
+    return GaussianPolicy(network, decoding_spec(PRIOR, smoothing=smoothing), std, **options)
 
 
 def _observation(batch=5, seed=0):
@@ -33,10 +39,14 @@ def _observation(batch=5, seed=0):
     return {"features": features, "timestep": torch.arange(batch) % 3}
 
 
+def _noise(batch, seed=0):
+    return torch.randn(batch, 4, generator=torch.Generator().manual_seed(seed))
+
+
 def test_actions_are_gaussian_around_the_mode():
     policy, observation = _policy(std=0.3), _observation(1)
     many = {key: value.expand(20000, *value.shape[1:]) for key, value in observation.items()}
-    raw, log_prob = policy.act(many, torch.Generator().manual_seed(0))
+    raw, log_prob = policy.act(many, _noise(20000))
     mean = policy.mode(observation)
     # Four standard errors of mean and standard deviation.
     assert (raw.mean(0) - mean[0]).abs().max() < 4 * 0.3 / 20000**0.5
@@ -46,19 +56,33 @@ def test_actions_are_gaussian_around_the_mode():
     assert -log_prob.mean().item() == pytest.approx(entropy.mean().item(), abs=0.05)
 
 
-def test_the_generator_alone_decides_the_noise():
-    policy, observation = _policy(), _observation()
-    first, _ = policy.act(observation, torch.Generator().manual_seed(4))
-    torch.rand(3)
-    again, _ = policy.act(observation, torch.Generator().manual_seed(4))
-    other, _ = policy.act(observation, torch.Generator().manual_seed(5))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+def test_the_noise_is_scaled_and_added():
+    policy, observation = _policy(std=0.3), _observation()
+    noise = _noise(5)
+    raw, _ = policy.act(observation, noise)
+    torch.testing.assert_close(raw, policy.mode(observation) + 0.3 * noise)
+
+
+def test_a_learned_std_has_a_factor_for_each_component():
+    policy, observation = _policy(std=0.3, learn_std=True), _observation(3)
+    with torch.no_grad():
+        policy.log_std_factor.copy_(torch.tensor([0.0, 1.0, -1.0, 0.5]))
+    std = 0.3 * torch.tensor([0.0, 1.0, -1.0, 0.5]).exp()
+    raw, log_prob = policy.act(observation, _noise(3))
+    torch.testing.assert_close(raw, policy.mode(observation) + std * _noise(3))
+    normal = torch.distributions.Normal(policy.mode(observation), std)
+    inert = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1]])
+    torch.testing.assert_close(log_prob, (normal.log_prob(raw) * inert).sum(1))
+    again, entropy = policy.log_prob_entropy(observation, raw)
+    torch.testing.assert_close(entropy, (normal.entropy() * inert).sum(1))
+    (again.sum() + entropy.sum()).backward()
+    assert (policy.log_std_factor.grad != 0).all()
+    assert "std 0.3 0.815485 0.110364 0.494616" in policy.describe()
 
 
 def test_the_inert_last_step_has_no_part_in_log_prob_and_gradient():
     policy, observation = _policy(), _observation(3)
-    raw, log_prob = policy.act(observation, torch.Generator().manual_seed(0))
+    raw, log_prob = policy.act(observation, _noise(3))
     changed = raw.clone()
     changed[2, :2] += 1.0
     again, entropy = policy.log_prob_entropy(observation, changed)
@@ -80,6 +104,43 @@ def test_calling_it_decides_as_the_mode_without_gradient():
     for name, values in decision.items():
         assert not values.requires_grad
         assert torch.equal(values, expected[name])
+
+
+def test_a_session_remembers_the_smoothed_action():
+    policy = _policy(smoothing=0.8)
+    features = _observation(4)["features"]
+    with pytest.raises(RuntimeError, match="PolicySession"):
+        policy(features, 0)
+    session = PolicySession(policy)
+    assert session.num_steps == 3
+    for _ in range(2):  # a second batch starts anew
+        smoothed = torch.zeros(4, 4)
+        for t in range(3):
+            steps = torch.full((4,), t)
+            raw = policy.mode({"features": features, "timestep": steps})
+            smoothed = 0.8 * smoothed + 0.2 * raw
+            decision, expected = session(features, t), policy.spec.activate(smoothed, t)
+            for name, values in decision.items():
+                assert not values.requires_grad
+                torch.testing.assert_close(values, expected[name])
+
+
+def test_a_session_without_smoothing_is_the_policy():
+    policy, features = _policy(), _observation(4)["features"]
+    session = PolicySession(policy)
+    for t in range(3):
+        expected = policy(features, t)
+        for name, values in session(features, t).items():
+            assert torch.equal(values, expected[name])
+
+
+def test_a_session_refuses_a_step_out_of_order():
+    session, features = PolicySession(_policy(smoothing=0.5)), _observation(4)["features"]
+    session(features, 0)
+    with pytest.raises(ValueError, match="timestep is 2 for 4 episodes, must be 0, or 1 for the 4"):
+        session(features, 2)
+    with pytest.raises(ValueError, match="timestep is 1 for 3 episodes"):
+        session(features[:3], 1)
 
 
 def test_statistics_describe_the_average():
@@ -113,16 +174,17 @@ def test_a_network_of_wrong_width_is_refused():
 
 
 def test_a_saved_policy_is_the_same_policy(tmp_path):
-    policy = _policy()
+    policy = _policy(smoothing=0.6, learn_std=True)
     policy.set_std(0.17)
     policy.fit_statistics(torch.rand(4, 3, 4))
     policy.save_pretrained(tmp_path)
     again = GaussianPolicy.from_pretrained(tmp_path)
-    assert again.std == policy.std
+    assert torch.equal(again.exploration_std, policy.exploration_std)
     assert torch.equal(again.to_static(), policy.to_static())
     assert torch.equal(again.mode(_observation()), policy.mode(_observation()))
     assert again.spec.to_config() == policy.spec.to_config()
-    assert set(json.loads((tmp_path / "config.json").read_text())) == {"network", "spec", "std"}
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert set(config) == {"network", "spec", "std", "learn_std"}
 
 
 def test_a_network_of_ones_own_is_handed_in_again(tmp_path):

@@ -9,6 +9,7 @@ from policyrl import (
     ActionSpec,
     GaussianPolicy,
     PPOConfig,
+    clip_values,
     ppo_loss,
 )
 from stable_baselines3 import PPO
@@ -97,7 +98,8 @@ class _Actor(torch.nn.Module):
         return self.head(self.latent(observation["numbers"]))
 
 
-def test_loss_and_gradients_agree_with_stable_baselines3():
+@pytest.mark.parametrize("value_clip_range", [None, 0.1])
+def test_loss_and_gradients_agree_with_stable_baselines3(value_clip_range):
     count, std = 32, 0.5
     options = {"clip_range": 0.2, "vf_coef": 0.5, "ent_coef": 0.01}
     model = PPO(
@@ -112,13 +114,14 @@ def test_loss_and_gradients_agree_with_stable_baselines3():
         learning_rate=0.0,
         seed=0,
         device="cpu",
+        clip_range_vf=value_clip_range,
         **options,
     )
     sb3 = model.policy
     spec = ActionSpec.without_prior(
         [ActionComponent(name=name, squash="identity") for name in "ab"], num_steps=1
     )
-    policy = GaussianPolicy(_Actor(sb3), spec, std=std)
+    policy = GaussianPolicy(_Actor(sb3), spec, std=std, learn_std=True)
     generator = torch.Generator().manual_seed(1)
     observation = {
         "numbers": torch.randn(count, 3, generator=generator),
@@ -126,30 +129,32 @@ def test_loss_and_gradients_agree_with_stable_baselines3():
     }
     with torch.no_grad():
         sb3.log_std.fill_(np.log(std))
-        raw, old_log_probs = policy.act(observation, generator)
+        raw, old_log_probs = policy.act(observation, torch.randn(count, 2, generator=generator))
         old_log_probs += 0.3 * torch.randn(count, generator=generator)
         sb3.action_net.weight.mul_(30)
+        old_values = sb3.predict_values(observation["numbers"]).squeeze(1)
+        old_values += 0.2 * torch.randn(count, generator=generator)
     advantages, returns = torch.randn(2, count, generator=generator)
 
     buffer = model.rollout_buffer
     buffer.reset()
     for i in range(count):
         state, action = observation["numbers"][i : i + 1].numpy(), raw[i : i + 1].numpy()
-        buffer.add(
-            state, action, np.zeros(1), np.zeros(1), torch.zeros(1), old_log_probs[i : i + 1]
-        )
+        old = old_values[i : i + 1], old_log_probs[i : i + 1]
+        buffer.add(state, action, np.zeros(1), np.zeros(1), *old)
     buffer.advantages[:, 0], buffer.returns[:, 0] = advantages.numpy(), returns.numpy()
     model._setup_learn(total_timesteps=count)
     model.train()
-    expected = {name: p.grad.clone() for name, p in sb3.named_parameters() if name != "log_std"}
+    expected = {name: p.grad.clone() for name, p in sb3.named_parameters()}
 
     sb3.zero_grad()
     log_probs, entropy = policy.log_prob_entropy(observation, raw)
+    values = sb3.predict_values(observation["numbers"]).squeeze(1)
     parts = ppo_loss(
         log_probs=log_probs,
         old_log_probs=old_log_probs,
         advantages=advantages,
-        values=sb3.predict_values(observation["numbers"]).squeeze(1),
+        values=clip_values(values, old_values, value_clip_range),
         returns=returns,
         entropy=entropy,
         **options,
@@ -167,9 +172,11 @@ def test_loss_and_gradients_agree_with_stable_baselines3():
         assert value == pytest.approx(logged[f"train/{theirs}"], rel=1e-4, abs=1e-6), ours
     assert parts.entropy.item() == pytest.approx(-logged["train/entropy_loss"], rel=1e-6)
     assert 0.1 < parts.clip_fraction.item() < 0.9
+    if value_clip_range is not None:
+        assert 0.1 < ((values - old_values).abs() > value_clip_range).float().mean() < 0.9
+    sb3.log_std.grad = policy.log_std_factor.grad
     for name, parameter in sb3.named_parameters():
-        if name != "log_std":
-            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6)
 
 
 def test_the_std_schedule_is_a_staircase():
@@ -193,6 +200,7 @@ def test_the_std_schedule_is_a_staircase():
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"value_learning_rate": -1.0}, "value_learning_rate is -1.0"),
         ({"clip_range": 0.0}, "clip_range is 0.0"),
+        ({"value_clip_range": 0.0}, "value_clip_range is 0.0"),
         ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0"),
         ({"target_kl": float("nan")}, "target_kl is nan"),
         ({"gamma": 1.5}, "gamma is 1.5"),

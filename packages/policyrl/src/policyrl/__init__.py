@@ -1,6 +1,6 @@
 """Policies, value networks, rollouts and PPO over any environment with named actions."""
 
-from policyrl.actions import ActionComponent, ActionSpec
+from policyrl.actions import PREVIOUS_ACTION, ActionSpec
 from policyrl.advantages import (
     Targets,
     compute_targets,
@@ -9,12 +9,13 @@ from policyrl.advantages import (
     returns_to_go,
 )
 from policyrl.checkpoint import import_policy_network
+from policyrl.components import ActionComponent
 from policyrl.decoding import DECODING_COMPONENTS, decoding_spec, published_decoding_spec
 from policyrl.distributions import gaussian_entropy, gaussian_log_prob
 from policyrl.engine import LocalEngine
 from policyrl.networks import PolicyNetwork, PolicyNetworkConfig
 from policyrl.policy import GaussianPolicy
-from policyrl.ppo import PPOConfig, PPOLoss, ppo_loss
+from policyrl.ppo import PPOConfig, PPOLoss, clip_values, ppo_loss
 from policyrl.protocols import (
     Engine,
     Environment,
@@ -22,11 +23,13 @@ from policyrl.protocols import (
     ObservationNetwork,
     RewardModel,
 )
-from policyrl.rollout import Rollout, collect, concatenate
+from policyrl.rollout import Rollout, collect
+from policyrl.session import PolicySession
 from policyrl.trainer import PPOTrainer
 
 __all__ = [
     "DECODING_COMPONENTS",
+    "PREVIOUS_ACTION",
     "ActionComponent",
     "ActionSpec",
     "Engine",
@@ -40,12 +43,13 @@ __all__ = [
     "PPOTrainer",
     "PolicyNetwork",
     "PolicyNetworkConfig",
+    "PolicySession",
     "RewardModel",
     "Rollout",
     "Targets",
+    "clip_values",
     "collect",
     "compute_targets",
-    "concatenate",
     "decoding_spec",
     "explained_variance",
     "gaussian_entropy",

@@ -1,92 +1,28 @@
-"""Actions: named components, how raw numbers become valid parameters, and the prior schedule.
+"""Action specs: named components over the steps of an episode, and the prior schedule.
 
 A policy works on raw actions, any real numbers. Each component has a squashing into its valid range
 and, at each timestep, a prior: the value that a raw action of zero stands for. The prior enters
 inside the squashing, value = squash(raw + squash^-1(prior)), which is AdaNAT's hand-made schedule
 as a residual (arXiv 2409.00342).
+
+AdaGen smooths actions before the squashing, a_t = s a_(t-1) + (1 - s) a_t, and inverts the
+smoothing on the prior so that the untrained policy keeps the schedule. Smoothing is linear, so the
+two together are: smooth the raw actions alone, starting from 0, and add the prior afterwards. That
+is what `ActionSpec.smooth` and `ActionSpec.activate` do. The smoothed raw action is part of the
+decision process's state and is handed on by the caller; nothing here remembers it.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-Squash = Literal["sigmoid", "softplus", "identity"]
+from policyrl.components import ActionComponent
 
-
-def _identity(values: Tensor) -> Tensor:
-    return values
-
-
-def _inverse_softplus(values: Tensor) -> Tensor:
-    return values + torch.log(-torch.expm1(-values))
-
-
-_SQUASH: Mapping[Squash, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "softplus": F.softplus,
-    "identity": _identity,
-}
-_INVERSE: Mapping[Squash, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.logit,
-    "softplus": _inverse_softplus,
-    "identity": _identity,
-}
-_RANGE: Mapping[Squash, tuple[float, float]] = {
-    "sigmoid": (0.0, 1.0),
-    "softplus": (0.0, math.inf),
-    "identity": (-math.inf, math.inf),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActionComponent:
-    """One number of an action.
-
-    Attributes:
-        name: key of the component in an activated action.
-        squash: map from a raw action to a value: "sigmoid" into (0, 1), "softplus" into (0, inf),
-            "identity" leaves it.
-        dead_zone: values below it become exactly 0, so that a squashing that never reaches 0 can
-            still switch something off. 0 means none; not for "identity".
-    """
-
-    name: str
-    squash: Squash
-    dead_zone: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("name is empty")
-        if self.squash not in get_args(Squash):
-            raise ValueError(f"squash is {self.squash!r}, must be one of {get_args(Squash)}")
-        high = _RANGE[self.squash][1] if self.squash != "identity" else 0.0
-        if self.dead_zone != 0 and not 0 < self.dead_zone < high:
-            raise ValueError(
-                f"dead_zone of {self.name!r} is {self.dead_zone}, must be 0 or lie inside the "
-                f'range of {self.squash!r} ("identity" takes none)'
-            )
-
-    def activate(self, raw: Tensor) -> Tensor:
-        """Squash a raw action of any shape (prior included); inside the dead zone exactly 0."""
-        value = _SQUASH[self.squash](raw)
-        return torch.where(value < self.dead_zone, 0.0, value) if self.dead_zone else value
-
-    def invert(self, value: Tensor) -> Tensor:
-        """The raw number (float64) behind a value; outside the range nan or infinite.
-
-        Every value inside the dead zone counts as half of it: all of them act alike, and from there
-        exploration can still find the way out.
-        """
-        value = value.double()
-        if self.dead_zone:
-            inside = (value >= 0) & (value < self.dead_zone)
-            value = torch.where(inside, self.dead_zone / 2, value)
-        return _INVERSE[self.squash](value)
+# The observation's key of the smoothed raw action of the step before, (B, A); zeros at first.
+PREVIOUS_ACTION = "previous_action"
 
 
 class ActionSpec(nn.Module):
@@ -100,10 +36,11 @@ class ActionSpec(nn.Module):
         prior: (T, A) activated values that a raw action of zero gives.
         active: (T, A) bool, default all True. An entry that is not active always gives its prior,
             and is left out of log-probability and entropy.
+        smoothing: s of AdaGen's action smoothing, in [0, 1); 0: none, AdaGen takes 0.8.
 
     Raises:
-        ValueError: on a wrong shape, a repeated name, or an active prior that the component's
-            squashing cannot reach or that is not finite.
+        ValueError: on a wrong shape, a repeated name, a smoothing out of range, or an active prior
+            that the component's squashing cannot reach or that is not finite.
     """
 
     prior: Tensor
@@ -115,9 +52,14 @@ class ActionSpec(nn.Module):
         components: Sequence[ActionComponent],
         prior: Tensor,
         active: Tensor | None = None,
+        *,
+        smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.components = tuple(components)
+        self.smoothing = smoothing
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing is {smoothing}, must lie in [0, 1)")
         if not self.components:
             raise ValueError("components is empty, an action needs at least one")
         if len(set(self.names)) != len(self.names):
@@ -143,7 +85,7 @@ class ActionSpec(nn.Module):
             component = self.components[index]
             raise ValueError(
                 f"prior of {component.name!r} at step {step} is {prior[step, index].item():g}, but "
-                f"{component.squash!r} reaches only values inside {_RANGE[component.squash]}; "
+                f"it reaches only values inside {component.range} by {component.squash!r}; "
                 "move it inside, make the entry inactive, or give the component a dead zone"
             )
         self.register_buffer("prior", prior.clone(), persistent=False)
@@ -152,11 +94,9 @@ class ActionSpec(nn.Module):
 
     @classmethod
     def without_prior(cls, components: Sequence[ActionComponent], num_steps: int) -> Self:
-        """A spec whose values are squash(raw) alone, everything active."""
-        neutral = torch.stack(
-            [_SQUASH[c.squash](torch.zeros(num_steps)) for c in components], dim=1
-        )
-        return cls(components, neutral)
+        """A spec around what each component makes of a raw 0, everything active."""
+        neutral = torch.tensor([component.neutral for component in components])
+        return cls(components, neutral.expand(num_steps, -1))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -173,8 +113,17 @@ class ActionSpec(nn.Module):
         """The number of components A."""
         return len(self.components)
 
+    def smooth(self, raw: Tensor, previous: Tensor) -> Tensor:
+        """One step of action smoothing, s previous + (1 - s) raw: all (B, A).
+
+        Args:
+            raw: the raw actions of this step.
+            previous: what this returned for the step before; zeros at the first step.
+        """
+        return self.smoothing * previous + (1 - self.smoothing) * raw
+
     def activate(self, raw: Tensor, timestep: Tensor | int) -> dict[str, Tensor]:
-        """Turn raw actions (B, A) at a timestep, (B,) int64 or one number, into values.
+        """Turn raw (or smoothed) actions (B, A) at a timestep, (B,) or one number, into values.
 
         Returns:
             For each component its values, (B,) float32, inside the range of its squashing.
@@ -207,6 +156,7 @@ class ActionSpec(nn.Module):
             "components": [asdict(component) for component in self.components],
             "prior": self.prior.tolist(),
             "active": self.active.tolist(),
+            "smoothing": self.smoothing,
         }
 
     @classmethod
@@ -216,4 +166,5 @@ class ActionSpec(nn.Module):
             [ActionComponent(**component) for component in config["components"]],
             torch.tensor(config["prior"]),
             torch.tensor(config["active"]),
+            smoothing=config.get("smoothing", 0.0),
         )

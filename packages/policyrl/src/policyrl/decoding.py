@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from policyrl.actions import ActionComponent, ActionSpec
+from policyrl.actions import ActionSpec
+from policyrl.components import ActionComponent
 
 DECODING_COMPONENTS = (
     "mask_ratio",
@@ -34,6 +35,7 @@ def decoding_spec(
     learned: Sequence[str] = DECODING_COMPONENTS,
     last_step_inert: bool = True,
     guidance_dead_zone: float = 0.05,
+    smoothing: float = 0.0,
 ) -> ActionSpec:
     """The four decoding parameters around a schedule.
 
@@ -45,6 +47,7 @@ def decoding_spec(
         guidance_dead_zone: guidance below it is exactly 0. A decoder that runs the unguided branch
             only after the choice, and only where it is not 0, saves that pass: natgen does so on
             the CPU. On a GPU it runs both branches at once, whatever is chosen.
+        smoothing: of the actions before the squashing, see `ActionSpec`; AdaGen takes 0.8.
 
     Raises:
         ValueError: on an unknown name in `learned`, or a prior that cannot be reached.
@@ -58,7 +61,7 @@ def decoding_spec(
     active = active.expand(prior.shape[0], -1).clone()
     if last_step_inert:
         active[-1, [DECODING_COMPONENTS.index(name) for name in _INERT_AT_THE_END]] = False
-    return ActionSpec(_components(guidance_dead_zone), prior, active)
+    return ActionSpec(_components(guidance_dead_zone), prior, active, smoothing=smoothing)
 
 
 def published_decoding_spec(num_steps: int, *, residual: bool) -> ActionSpec:

@@ -1,4 +1,4 @@
-"""Diagonal Gaussians with one standard deviation, over the components that count."""
+"""Diagonal Gaussians over the components that count."""
 
 import math
 
@@ -12,7 +12,7 @@ def gaussian_log_prob(raw: Tensor, mean: Tensor, std: Tensor, active: Tensor) ->
     Args:
         raw: (B, A) actions.
         mean: (B, A).
-        std: scalar, positive.
+        std: scalar or (A,), positive.
         active: (B, A) bool; the other components contribute neither value nor gradient.
 
     Returns:
@@ -24,5 +24,9 @@ def gaussian_log_prob(raw: Tensor, mean: Tensor, std: Tensor, active: Tensor) ->
 
 
 def gaussian_entropy(std: Tensor, active: Tensor) -> Tensor:
-    """Differential entropy in nats, (B,), of the components marked in `active`, (B, A) bool."""
-    return active.sum(dim=-1) * (0.5 * (1 + math.log(2 * math.pi)) + std.log())
+    """Differential entropy in nats, (B,), of the components marked in `active`, (B, A) bool.
+
+    The standard deviation is a scalar or (A,).
+    """
+    terms = 0.5 * (1 + math.log(2 * math.pi)) + std.log()
+    return torch.where(active, terms, 0.0).sum(dim=-1)

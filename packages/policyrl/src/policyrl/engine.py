@@ -9,6 +9,16 @@ from torch import Tensor
 class LocalEngine:
     """One process, full precision (`policyrl.protocols.Engine`)."""
 
+    @property
+    def num_processes(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def process_index(self) -> int:
+        """The first, of one."""
+        return 0
+
     def autocast(self) -> AbstractContextManager[object]:
         """No change of precision."""
         return nullcontext()

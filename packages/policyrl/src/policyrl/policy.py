@@ -45,6 +45,8 @@ class GaussianPolicy(
         network: maps an observation of B rows to means, (B, A) (`policyrl.ObservationNetwork`).
         spec: the A components and T steps of an action.
         std: the standard deviation of every component.
+        learn_std: give each component a factor on the standard deviation that is trained with the
+            network; at first 1.
     """
 
     std: Tensor
@@ -53,7 +55,9 @@ class GaussianPolicy(
     statistics_std: Tensor
 
     # Annotations here must stay classes, not strings: the mixin picks its decoders by them.
-    def __init__(self, network: nn.Module, spec: ActionSpec, std: float = 0.6) -> None:
+    def __init__(
+        self, network: nn.Module, spec: ActionSpec, std: float = 0.6, learn_std: bool = False
+    ) -> None:
         super().__init__()
         self.network = network
         self.spec = spec
@@ -62,7 +66,13 @@ class GaussianPolicy(
         self.register_buffer("statistics_count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("statistics_mean", torch.zeros(shape))
         self.register_buffer("statistics_std", torch.zeros(shape))
+        self.log_std_factor = nn.Parameter(torch.zeros(spec.num_actions)) if learn_std else None
         self.set_std(std)
+
+    @property
+    def exploration_std(self) -> Tensor:
+        """Standard deviation of the raw actions: a scalar, or (A,) with gradient if learned."""
+        return self.std if self.log_std_factor is None else self.std * self.log_std_factor.exp()
 
     @property
     def num_steps(self) -> int:
@@ -70,29 +80,23 @@ class GaussianPolicy(
         return self.spec.num_steps
 
     def set_std(self, std: float) -> None:
-        """Set the exploration noise of all components."""
+        """Set the exploration noise of all components; learned factors stay on top of it."""
         if not (0 < std < math.inf):
             raise ValueError(f"std is {std}, must be positive and finite")
         self.std.fill_(std)
 
     @torch.no_grad()
-    def act(
-        self, observation: Mapping[str, Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Draw raw actions.
-
-        The noise is drawn on the generator's device, so that one on the CPU gives the same
-        exploration on every device.
+    def act(self, observation: Mapping[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn standard normal noise (B, A), on any device, into exploring actions.
 
         Returns:
             raw: (B, A) raw actions, to be activated by `spec.activate`.
             log_prob: (B,) their log-density over the active components.
         """
         mean = self.mode(observation)
-        noise = torch.randn(mean.shape, generator=generator, device=generator.device)
-        raw = mean + self.std * noise.to(mean.device)
+        raw = mean + self.exploration_std * noise.to(mean)
         active = self.spec.active_at(observation["timestep"])
-        return raw, gaussian_log_prob(raw, mean, self.std, active)
+        return raw, gaussian_log_prob(raw, mean, self.exploration_std, active)
 
     def mode(self, observation: Mapping[str, Tensor]) -> Tensor:
         """The mean raw action, (B, A) float32, with gradient."""
@@ -109,12 +113,22 @@ class GaussianPolicy(
     ) -> tuple[Tensor, Tensor]:
         """Log-density (with gradient) of given raw actions (B, A), and the entropy: both (B,)."""
         active = self.spec.active_at(observation["timestep"])
-        log_prob = gaussian_log_prob(raw, self.mode(observation), self.std, active)
-        return log_prob, gaussian_entropy(self.std, active)
+        std = self.exploration_std
+        log_prob = gaussian_log_prob(raw, self.mode(observation), std, active)
+        return log_prob, gaussian_entropy(std, active)
 
     @torch.no_grad()
     def forward(self, features: Tensor, timestep: int) -> dict[str, Tensor]:
-        """The deterministic decision for features (B, L, C): each component's values, (B,)."""
+        """The deterministic decision for features (B, L, C): each component's values, (B,).
+
+        Raises:
+            RuntimeError: where the actions are smoothed, which takes the previous one.
+        """
+        if self.spec.smoothing:
+            raise RuntimeError(
+                "the policy's actions are smoothed, a decision depends on the one before: "
+                "decode with policyrl.PolicySession(policy), which remembers it"
+            )
         steps = torch.full((len(features),), timestep, device=features.device)
         raw = self.mode({"features": features, "timestep": steps})
         return self.spec.activate(raw, timestep)
@@ -168,7 +182,8 @@ class GaussianPolicy(
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
         source = f"{self.statistics_count.item()} episodes" if fitted else "prior, nothing fitted"
-        return "\n".join([f"{self.num_steps} steps, std {self.std.item():g}, {source}", *table])
+        std = " ".join(f"{value:g}" for value in self.exploration_std.reshape(-1).tolist())
+        return "\n".join([f"{self.num_steps} steps, std {std}, {source}", *table])
 
     @classmethod
     def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> Self:

@@ -20,8 +20,10 @@ class PPOConfig:
         clip_range: epsilon, how far the probability ratio may leave 1.
         update_epochs: passes over the buffer an update.
         num_minibatches: optimizer steps a pass; 1: the whole buffer at once.
+        value_clip_range: how far a value may leave its prediction at collection time, in the units
+            of the value network; None: anywhere.
         vf_coef: weight of the squared value error.
-        ent_coef: weight of the entropy. With a fixed std it has no gradient.
+        ent_coef: weight of the entropy. Without a learned std it has no gradient.
         gamma: discount.
         gae_lambda: of GAE; 1: none.
         normalize_returns: let the value network predict standardised returns.
@@ -40,6 +42,7 @@ class PPOConfig:
     clip_range: float = 0.2
     update_epochs: int = 5
     num_minibatches: int = 1
+    value_clip_range: float | None = None
     vf_coef: float = 0.5
     ent_coef: float = 0.01
     gamma: float = 1.0
@@ -56,6 +59,7 @@ class PPOConfig:
             "learning_rate",
             "value_learning_rate",
             "clip_range",
+            "value_clip_range",
             "max_grad_norm",
             "target_kl",
         ):
@@ -104,6 +108,16 @@ class PPOLoss(NamedTuple):
     clip_fraction: Tensor  # share of ratios beyond the clip range
 
 
+def clip_values(values: Tensor, old_values: Tensor, clip_range: float | None) -> Tensor:
+    """Keep predictions (n,) within clip_range of the old ones; None: leave them.
+
+    A value at the edge has no gradient, as in stable-baselines3 (`clip_range_vf`).
+    """
+    if clip_range is None:
+        return values
+    return old_values + (values - old_values).clamp(-clip_range, clip_range)
+
+
 def ppo_loss(
     *,
     log_probs: Tensor,
@@ -119,13 +133,13 @@ def ppo_loss(
     """Clipped surrogate, squared value error and entropy bonus (arXiv 1707.06347 eq. 7 and 9).
 
     Every part is a mean over the n decisions, so the loss of a batch is the average of its chunks'
-    weighted by their sizes. Values are not clipped.
+    weighted by their sizes. For clipped values see `clip_values`.
 
     Args:
         log_probs: (n,) of the actions taken, under the current policy.
         old_log_probs: (n,) under the policy that took them.
         advantages: (n,) constants.
-        values: (n,) current predictions.
+        values: (n,) current predictions, clipped or not.
         returns: (n,) constants that they should match.
         entropy: (n,) of the current policy.
         clip_range: epsilon.

@@ -65,6 +65,16 @@ class ObservationNetwork(Protocol):
 class Engine(Protocol):
     """How the loop around a trainer runs: precision, backward pass, processes."""
 
+    @property
+    def num_processes(self) -> int:
+        """How many processes train together."""
+        ...
+
+    @property
+    def process_index(self) -> int:
+        """Which of them this one is, in [0, num_processes)."""
+        ...
+
     def autocast(self) -> AbstractContextManager[object]:
         """A fresh context for the forward passes."""
         ...
@@ -74,5 +84,5 @@ class Engine(Protocol):
         ...
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Concatenate a tensor over the processes: (n, ...) -> (processes * n, ...)."""
+        """Concatenate a tensor over the processes in their order: (n, ...) -> (P * n, ...)."""
         ...

@@ -1,11 +1,13 @@
 """Collecting episodes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from policyrl.actions import PREVIOUS_ACTION
+from policyrl.observations import ObservationStore
 from policyrl.policy import GaussianPolicy
 from policyrl.protocols import Environment, GenerativeEnvironment, RewardModel
 
@@ -13,13 +15,22 @@ from policyrl.protocols import Environment, GenerativeEnvironment, RewardModel
 class Rollout(NamedTuple):
     """B episodes of T steps, time first."""
 
-    observations: dict[str, Tensor]  # each (T, B, ...), as the policy saw them
-    raw_actions: Tensor  # (T, B, A) before the squashing
+    observations: dict[str, Tensor]  # each (R, ...), as the policy saw them, R at most T B
+    rows: Tensor  # (T, B) int64, where each decision's observation lies in them
+    raw_actions: Tensor  # (T, B, A) before smoothing and squashing
     log_probs: Tensor  # (T, B) of the raw actions when they were drawn
     values: Tensor  # (T, B) of the value network at that time
     rewards: Tensor  # (T, B), zero where not valid
     valid: Tensor  # (T, B) bool, False after an episode has terminated
     outcome: dict[str, Tensor]  # each (B, ...); empty if the environment has none
+
+    def observation(self, decisions: Tensor) -> dict[str, Tensor]:
+        """What was seen at decisions t B + b, (n,) int64: tensors of n rows, on their device."""
+        rows = self.rows.flatten()[decisions]
+        return {
+            name: tensor[rows.to(tensor.device)].to(rows.device)
+            for name, tensor in self.observations.items()
+        }
 
     @property
     def episode_rewards(self) -> Tensor:
@@ -29,8 +40,7 @@ class Rollout(NamedTuple):
     @property
     def num_bytes(self) -> int:
         """Memory of the rollout's tensors."""
-        parts = (self.raw_actions, self.log_probs, self.values, self.rewards, self.valid)
-        tensors = (*parts, *self.observations.values(), *self.outcome.values())
+        tensors = (*self.observations.values(), *self[1:-1], *self.outcome.values())
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
@@ -40,31 +50,41 @@ def collect(
     policy: GaussianPolicy,
     value_network: nn.Module,
     episodes: Tensor,
-    generator: torch.Generator,
+    noise: Tensor,
     *,
     reward_model: RewardModel | None = None,
+    batch_size: int | None = None,
+    shared_first_step: Callable[[Tensor], Tensor] | None = None,
     feature_dtype: torch.dtype | None = None,
     storage_device: torch.device | str | None = None,
 ) -> Rollout:
-    """Play one batch of episodes with exploration.
+    """Play episodes with exploration.
+
+    Where the policy's actions are smoothed, its observations carry the smoothed action of the step
+    before as "previous_action" (B, A).
 
     Args:
-        env: the batch of episodes.
+        env: the batch of episodes, reset for every batch.
         policy: draws the actions.
         value_network: maps an observation to (B, 1).
         episodes: (B,) int64, which episodes to play.
-        generator: source of the exploration noise.
-        reward_model: judges the outcome; its reward is added at each episode's last step. The
-            environment must then be a `GenerativeEnvironment`. It runs without autocast, whatever
-            surrounds the call: a reward must not depend on the precision of the policy.
+        noise: (T, B, A) standard normal exploration noise, on any device. It belongs to the
+            episodes, so that batches do not change how they explore.
+        reward_model: judges the outcome of each batch; its reward is added at each episode's last
+            step. The environment must then be a `GenerativeEnvironment`. It runs without autocast,
+            whatever surrounds the call: a reward must not depend on the precision of the policy.
+        batch_size: episodes at a time; default all at once.
+        shared_first_step: episodes (B,) -> keys (B,) int64, equal where the first observations are:
+            for a masked generator, the class. They are then kept once a key.
         feature_dtype: type in which floating observations are kept, such as torch.bfloat16. The
             policy acts on what is kept, so that log-probabilities stay comparable.
         storage_device: where the observations are kept, such as "cpu"; default: where they are.
 
     Raises:
         TypeError: where a reward model meets an environment without an outcome.
-        ValueError: where environment and policy differ in their number of steps, or the reward
-            model returns a wrong shape or numbers that are not finite.
+        ValueError: where environment and policy differ in their number of steps, the noise has a
+            wrong shape, first observations of one key differ, or the reward model returns a wrong
+            shape or numbers that are not finite.
     """
     if reward_model is not None and not isinstance(env, GenerativeEnvironment):
         raise TypeError(f"{type(env).__name__} has no outcome() for the reward model to judge")
@@ -73,49 +93,77 @@ def collect(
             f"the environment has {env.num_steps} steps, the policy {policy.num_steps}: "
             "must be equal"
         )
-    observation = env.reset(episodes)
-    alive = torch.ones_like(observation["timestep"], dtype=torch.bool)
-    observations: dict[str, Tensor] = {}
-    columns: list[tuple[Tensor, ...]] = []
-    for t in range(env.num_steps):
-        seen = {
-            key: tensor.to(feature_dtype or tensor.dtype) if tensor.is_floating_point() else tensor
-            for key, tensor in observation.items()
-        }
-        if t == 0:
-            observations = {
-                key: torch.empty(
-                    (env.num_steps, *tensor.shape),
-                    dtype=tensor.dtype,
-                    device=tensor.device if storage_device is None else storage_device,
-                )
-                for key, tensor in seen.items()
-            }
-        for key, tensor in seen.items():
-            observations[key][t].copy_(tensor)
-        raw, log_prob = policy.act(seen, generator)
-        value = value_network(seen).squeeze(-1).float()
-        action = policy.spec.activate(raw, seen["timestep"])
-        observation, reward, terminated = env.step(action)
-        columns.append((raw, log_prob, value, torch.where(alive, reward.float(), 0.0), alive))
-        alive = alive & ~terminated
-    raw_actions, log_probs, values, rewards, valid = (
-        torch.stack(column) for column in zip(*columns, strict=True)
+    expected = (policy.num_steps, len(episodes), policy.spec.num_actions)
+    if noise.shape != expected:
+        raise ValueError(f"noise has shape {tuple(noise.shape)}, must be {expected}")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, must be at least 1")
+    store = ObservationStore(
+        env.num_steps,
+        episodes,
+        first_step_keys=None if shared_first_step is None else shared_first_step(episodes),
+        dtype=feature_dtype,
+        device=storage_device,
     )
-    outcome = dict(env.outcome()) if isinstance(env, GenerativeEnvironment) else {}
-    if reward_model is not None:
-        final = _judge(reward_model, outcome, episodes).to(rewards)
-        last_step = valid.sum(dim=0, keepdim=True) - 1
-        rewards.scatter_add_(0, last_step, final[None])
+    columns: list[tuple[Tensor, ...]] = []
+    outcomes: list[dict[str, Tensor]] = []
+    size = batch_size or len(episodes)
+    for start in range(0, len(episodes), size):
+        batch = episodes[start : start + size]
+        played = _play(
+            env, policy, value_network, batch, noise[:, start : start + size], store, start
+        )
+        outcome = dict(env.outcome()) if isinstance(env, GenerativeEnvironment) else {}
+        if reward_model is not None:
+            final = _judge(reward_model, outcome, batch)
+            _, _, _, rewards, valid = played
+            rewards.scatter_add_(0, valid.sum(dim=0, keepdim=True) - 1, final[None].to(rewards))
+        columns.append(played)
+        outcomes.append(outcome)
+    raw_actions, log_probs, values, rewards, valid = (
+        torch.cat(column, dim=1) for column in zip(*columns, strict=True)
+    )
     return Rollout(
-        observations=observations,
+        observations=store.blocks,
+        rows=store.rows,
         raw_actions=raw_actions,
         log_probs=log_probs,
         values=values,
         rewards=rewards,
         valid=valid,
-        outcome=outcome,
+        outcome={name: torch.cat([part[name] for part in outcomes]) for name in outcomes[0]},
     )
+
+
+def _play(
+    env: Environment,
+    policy: GaussianPolicy,
+    value_network: nn.Module,
+    episodes: Tensor,
+    noise: Tensor,
+    store: ObservationStore,
+    start: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Play one batch; raw actions (T, b, A), log-probs, values, rewards and valid (T, b)."""
+    observation = env.reset(episodes)
+    alive = torch.ones_like(episodes, dtype=torch.bool)
+    previous = torch.zeros(noise.shape[1:], device=episodes.device)
+    steps: list[tuple[Tensor, ...]] = []
+    for t in range(env.num_steps):
+        if policy.spec.smoothing:
+            observation = {**observation, PREVIOUS_ACTION: previous}
+        seen = store.put(t, start, observation)
+        raw, log_prob = policy.act(seen, noise[t])
+        value = value_network(seen).squeeze(-1).float()
+        previous = policy.spec.smooth(raw, previous)
+        action = policy.spec.activate(previous, seen["timestep"])
+        observation, reward, terminated = env.step(action)
+        steps.append((raw, log_prob, value, torch.where(alive, reward.float(), 0.0), alive))
+        alive = alive & ~terminated
+    raws, log_probs, values, rewards, valid = (
+        torch.stack(column) for column in zip(*steps, strict=True)
+    )
+    return raws, log_probs, values, rewards, valid
 
 
 def _judge(reward_model: RewardModel, outcome: Mapping[str, Tensor], episodes: Tensor) -> Tensor:
@@ -130,29 +178,3 @@ def _judge(reward_model: RewardModel, outcome: Mapping[str, Tensor], episodes: T
         bad = int((~reward.isfinite()).sum())
         raise ValueError(f"{bad} of {num_episodes} rewards of the reward model are not finite")
     return reward
-
-
-def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
-    """Join rollouts of equal length along the batch of episodes."""
-    first = rollouts[0]
-    if len(rollouts) == 1:
-        return first
-    joined = (
-        torch.cat(parts, dim=1)
-        for parts in zip(*(rollout[1:6] for rollout in rollouts), strict=True)
-    )
-    raw_actions, log_probs, values, rewards, valid = joined
-    return Rollout(
-        observations={
-            key: torch.cat([rollout.observations[key] for rollout in rollouts], dim=1)
-            for key in first.observations
-        },
-        raw_actions=raw_actions,
-        log_probs=log_probs,
-        values=values,
-        rewards=rewards,
-        valid=valid,
-        outcome={
-            key: torch.cat([rollout.outcome[key] for rollout in rollouts]) for key in first.outcome
-        },
-    )

@@ -1,6 +1,6 @@
 """The PPO trainer: plays episodes, updates policy and value network, resumes exactly."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from policyrl.advantages import Targets, compute_targets, explained_variance
 from policyrl.engine import LocalEngine
 from policyrl.policy import GaussianPolicy
-from policyrl.ppo import PPOConfig, PPOLoss, ppo_loss
+from policyrl.ppo import PPOConfig, PPOLoss, clip_values, ppo_loss
 from policyrl.protocols import Engine, Environment, RewardModel
-from policyrl.rollout import Rollout, collect, concatenate
+from policyrl.rollout import Rollout, collect
 
 
 class PPOTrainer:
@@ -19,15 +19,19 @@ class PPOTrainer:
 
     Episodes are numbered 0, 1, 2, ... over the whole run. Exploration noise and minibatch order
     come from one generator on the CPU, saved with the state; a resumed trainer continues as if
-    never stopped, on the CPU bit for bit. With several processes every one has its own trainer,
-    with its own seed.
+    never stopped, on the CPU bit for bit.
+
+    Several processes each have a trainer with the same weights, config and seed, and an engine that
+    joins them. They share the episodes of an update in equal blocks; noise belongs to the episode,
+    and normalisation sees all of them. So with one minibatch a pass they take the steps that one
+    process would take, and any of their states resumes all of them.
 
     Args:
         policy: the actor; trained in place.
         value_network: the critic, maps an observation of B rows to (B, 1); trained in place.
         config: hyper-parameters.
         engine: precision, backward pass and processes; default one process in full precision.
-        seed: of exploration and minibatch order.
+        seed: of exploration and minibatch order, the same in every process.
     """
 
     def __init__(
@@ -48,7 +52,7 @@ class PPOTrainer:
         self._generator = torch.Generator().manual_seed(seed)
         value_rate = config.value_learning_rate or config.learning_rate
         groups: list[dict[str, Any]] = [
-            {"params": list(policy.network.parameters())},
+            {"params": list(policy.parameters())},
             {"params": list(value_network.parameters()), "lr": value_rate},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
@@ -60,6 +64,7 @@ class PPOTrainer:
         reward_model: RewardModel | None = None,
         *,
         batch_size: int | None = None,
+        shared_first_step: Callable[[Tensor], Tensor] | None = None,
         feature_dtype: torch.dtype | None = None,
         storage_device: torch.device | str | None = None,
     ) -> Rollout:
@@ -69,38 +74,48 @@ class PPOTrainer:
 
         Args:
             env: the environment, reset for every batch.
-            num_episodes: how many episodes to play.
-            reward_model: judges the outcome of each batch, see `policyrl.collect`.
+            num_episodes: how many episodes all processes play together; this one's share is
+                returned.
+            reward_model: judges the outcome of each batch.
             batch_size: episodes at a time; default all at once.
-            feature_dtype: type in which observations are kept, see `policyrl.collect`.
-            storage_device: where observations are kept, see `policyrl.collect`.
+            shared_first_step: which episodes start from equal observations.
+            feature_dtype: type in which observations are kept.
+            storage_device: where observations are kept.
+
+        The last five are handed to `policyrl.collect`.
+
+        Raises:
+            ValueError: where the episodes cannot be shared equally; others as `policyrl.collect`.
         """
-        if num_episodes < 1:
-            raise ValueError(f"num_episodes is {num_episodes}, must be at least 1")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, must be at least 1")
+        processes = self.engine.num_processes
+        if num_episodes < 1 or num_episodes % processes:
+            raise ValueError(
+                f"num_episodes is {num_episodes}, must be a positive multiple of the number of "
+                f"processes ({processes})"
+            )
         std = self.config.std_at(self.num_updates)
         if std is not None:
             self.policy.set_std(std)
-        first = self.num_episodes
-        episodes = torch.arange(first, first + num_episodes, device=self.policy.std.device)
-        rollouts = []
+        shape = (self.policy.num_steps, num_episodes, self.policy.spec.num_actions)
+        noise = torch.randn(shape, generator=self._generator)  # of all processes
+        share = num_episodes // processes
+        first = self.engine.process_index * share
+        episodes = torch.arange(first, first + share, device=self.policy.std.device)
         with self.engine.autocast():
-            for batch in torch.split(episodes, batch_size or num_episodes):
-                rollouts.append(
-                    collect(
-                        env,
-                        self.policy,
-                        self.value_network,
-                        batch,
-                        self._generator,
-                        reward_model=reward_model,
-                        feature_dtype=feature_dtype,
-                        storage_device=storage_device,
-                    )
-                )
+            rollout = collect(
+                env,
+                self.policy,
+                self.value_network,
+                self.num_episodes + episodes,
+                noise[:, first : first + share],
+                reward_model=reward_model,
+                batch_size=batch_size,
+                shared_first_step=shared_first_step,
+                feature_dtype=feature_dtype,
+                storage_device=storage_device,
+            )
         self.num_episodes += num_episodes
-        return concatenate(rollouts)
+        return rollout
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Improve both networks on one rollout: `update_epochs` passes over its decisions.
@@ -108,8 +123,8 @@ class PPOTrainer:
         Returns:
             loss, policy_loss, value_loss, entropy, approx_kl, clip_fraction and grad_norm as means
             over the last pass, before its optimizer steps; explained_variance of the values at
-            collection time; reward_mean and reward_std (population) over episodes; std; epochs,
-            the passes begun.
+            collection time; reward_mean and reward_std (population) over episodes; std, the
+            components' mean; epochs, the passes begun.
 
         Raises:
             FloatingPointError: on a gradient norm that is not finite; that optimizer step is not
@@ -163,7 +178,7 @@ class PPOTrainer:
         )
         means["reward_mean"] = rewards.mean().item()
         means["reward_std"] = rewards.std(correction=0).item()
-        means["std"] = self.policy.std.item()
+        means["std"] = self.policy.exploration_std.mean().item()
         means["epochs"] = float(epochs)
         return means
 
@@ -177,14 +192,9 @@ class PPOTrainer:
     def _backward(self, rollout: Rollout, targets: Targets, indices: Tensor) -> dict[str, float]:
         """Accumulate the gradients of one minibatch, chunk by chunk; returns the loss parts."""
         self.optimizer.zero_grad(set_to_none=True)
-        device = self.policy.std.device
-        # Observations may be stored elsewhere, all else lies with the policy.
-        sums = torch.zeros(len(PPOLoss._fields), device=device)
+        sums = torch.zeros(len(PPOLoss._fields), device=indices.device)
         for chunk in torch.split(indices, self.config.chunk_size or len(indices)):
-            observation = {
-                key: tensor.flatten(0, 1)[chunk.to(tensor.device)].to(device)
-                for key, tensor in rollout.observations.items()
-            }
+            observation = rollout.observation(chunk)
             with self.engine.autocast():
                 log_probs, entropy = self.policy.log_prob_entropy(
                     observation, rollout.raw_actions.flatten(0, 1)[chunk]
@@ -194,7 +204,9 @@ class PPOTrainer:
                 log_probs=log_probs,
                 old_log_probs=rollout.log_probs.flatten()[chunk],
                 advantages=targets.advantages.flatten()[chunk],
-                values=values,
+                values=clip_values(
+                    values, rollout.values.flatten()[chunk], self.config.value_clip_range
+                ),
                 returns=targets.returns.flatten()[chunk],
                 entropy=entropy,
                 clip_range=self.config.clip_range,

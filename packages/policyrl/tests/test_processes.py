@@ -1,0 +1,137 @@
+"""Two processes take the optimizer steps of one. Run as a script, this file is one of them."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+from policyrl import (
+    ActionComponent,
+    ActionSpec,
+    GaussianPolicy,
+    LocalEngine,
+    PPOConfig,
+    PPOTrainer,
+)
+
+EPISODES = 12
+CONFIG = PPOConfig(
+    learning_rate=1e-2,
+    update_epochs=2,
+    normalize_advantages=True,
+    max_grad_norm=0.5,
+    gae_lambda=0.9,
+    chunk_size=7,
+)
+
+
+class Engine(LocalEngine):
+    """Averages the gradients of all processes after every backward pass."""
+
+    num_processes = property(lambda self: dist.get_world_size())
+    process_index = property(lambda self: dist.get_rank())
+
+    def __init__(self, parameters):
+        self.parameters = list(parameters)
+
+    def backward(self, loss):
+        # What was there is equal in all processes, so averaging it again leaves it as it is.
+        loss.backward()
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+
+    def gather(self, tensor):
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+
+class Target:
+    """Two steps; the reward is highest where `x` meets a number of the episode's own."""
+
+    num_steps = 2
+
+    def _observe(self):
+        number = torch.sin(self.episodes.float() + self.t)
+        return {"number": number, "timestep": torch.full_like(self.episodes, min(self.t, 1))}
+
+    def reset(self, episodes):
+        self.episodes, self.t = episodes, 0
+        return self._observe()
+
+    def step(self, action):
+        reward = -(action["x"] - torch.sin(self.episodes.float() + self.t)).square()
+        self.t += 1
+        return self._observe(), reward, torch.full_like(self.episodes, self.t) == 2
+
+    def outcome(self):
+        return {"episodes": self.episodes}
+
+
+class Linear(torch.nn.Linear):
+    def forward(self, observation):
+        numbers = torch.stack([observation["number"], observation["timestep"].float()], dim=1)
+        return super().forward(numbers)
+
+
+def _train(distributed):
+    torch.manual_seed(0)
+    policy, critic = _policy(), Linear(2, 1)
+    parameters = [*policy.parameters(), *critic.parameters()]
+    engine = Engine(parameters) if distributed else None
+    trainer = PPOTrainer(policy, critic, CONFIG, engine, seed=5)
+    episodes, metrics, gradients = [], [], []
+    for _ in range(2):
+        rollout = trainer.collect(Target(), EPISODES, batch_size=5)
+        episodes.append(rollout.outcome["episodes"].tolist())
+        metrics.append(trainer.update(rollout))
+        gradients.append(torch.cat([p.grad.flatten() for p in parameters]))
+    return {
+        "episodes": episodes,
+        "metrics": metrics,
+        "gradients": gradients,
+        "weights": torch.cat([p.detach().flatten() for p in parameters]),
+        "generator": trainer.state_dict()["generator"],
+    }
+
+
+def _policy():
+    spec = ActionSpec([ActionComponent(name="x", squash="identity")], torch.zeros(2, 1))
+    return GaussianPolicy(Linear(2, 1), spec, learn_std=True)
+
+
+def _worker(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    uneven = PPOTrainer(_policy(), Linear(2, 1), CONFIG, Engine([]))
+    with pytest.raises(ValueError, match=r"num_episodes is 3, .* processes \(2\)"):
+        uneven.collect(Target(), 3)
+    torch.save(_train(distributed=True), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_train_as_one(tmp_path):
+    workers = [
+        subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in range(2)
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    whole = _train(distributed=False)
+    for update in range(2):
+        joined = [number for half in halves for number in half["episodes"][update]]
+        assert joined == whole["episodes"][update]
+        assert joined == list(range(update * EPISODES, (update + 1) * EPISODES))
+    for half in halves:
+        for ours, expected in zip(half["gradients"], whole["gradients"], strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(half["weights"], whole["weights"], rtol=1e-5, atol=1e-6)
+        for ours, expected in zip(half["metrics"], whole["metrics"], strict=True):
+            assert ours == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert torch.equal(half["generator"], whole["generator"])
+
+
+if __name__ == "__main__":
+    _worker(int(sys.argv[1]), sys.argv[2])
