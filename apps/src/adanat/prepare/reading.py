@@ -1,0 +1,149 @@
+"""Prepared samples by index: any order, any process, no state to save."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat.errors import DataError
+from adanat.prepare.index import read_prepared, read_rows
+from adanat.prepare.members import Member
+from adanat.prepare.pictures import adm_crop, open_rgb
+from adanat.prepare.scanning import decode_caption
+
+_T = TypeVar("_T")
+
+
+class PreparedSplit:
+    """One split of a prepared data set; pictures are read and cropped when they are asked for.
+
+    Args:
+        folder: Where `prepare` left its index.
+        split: ``fit``, ``validation`` or ``test``.
+        image_size: Side of the pictures, cropped as ADM does.
+        num_threads: How many pictures are read at a time.
+        timeout: Seconds after which a picture that does not come is an error.
+
+    Raises:
+        DataError: The folder, the split or a shard is missing, a shard's size has changed, or the
+            pictures were stored at another size.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        image_size: int,
+        *,
+        num_threads: int = 8,
+        timeout: float = 60.0,
+    ) -> None:
+        self.index = read_prepared(folder)
+        if split not in self.index.splits:
+            raise DataError(
+                f"{folder} has no split {split!r}; it has {', '.join(self.index.splits)}"
+            )
+        if self.index.image_size not in (None, image_size):
+            raise DataError(
+                f"{folder} holds pictures cropped to {self.index.image_size} pixels, but "
+                f"{image_size} are asked for: prepare it without --image-size, or with that one"
+            )
+        self._paths = [str(folder / shard.path) for shard in self.index.shards]
+        for path, shard in zip(self._paths, self.index.shards, strict=True):
+            _check_size(Path(path), shard.num_bytes)
+        self._rows = read_rows(folder, split)
+        self._size = image_size
+        self._timeout = timeout
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="pictures")
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._rows)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64; -1 where samples have captions instead."""
+        return torch.from_numpy(self._rows["label"].astype(np.int64))
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """(B, 3, S, S) uint8. Raises DataError for a picture that does not come or is damaged."""
+        return torch.stack(self._read_all(self._image, indices))
+
+    def captions(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
+        """The captions of each sample."""
+        return self._read_all(self._captions, indices)
+
+    def _read_all(self, read: Callable[[int], _T], indices: Sequence[int]) -> list[_T]:
+        waiting = [(index, self._pool.submit(read, index)) for index in indices]
+        found = []
+        for index, future in waiting:
+            try:
+                found.append(future.result(timeout=self._timeout))
+            except FutureTimeout:
+                for _, other in waiting:
+                    other.cancel()
+                raise DataError(
+                    f"{self._where(index)} did not come within {self._timeout:g} s: is its disk "
+                    "or network mount reachable?"
+                ) from None
+        return found
+
+    def _image(self, index: int) -> Tensor:
+        row = self._rows[index]
+        data = self._member(index, int(row["image_offset"]), int(row["image_size"])).read()
+        try:
+            pixels = adm_crop(open_rgb(data), self._size)
+        except ValueError as error:
+            raise DataError(
+                f"{self._where(index)} is damaged since preparation: {error}"
+            ) from error
+        return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+    def _captions(self, index: int) -> tuple[str, ...]:
+        row = self._rows[index]
+        data = self._member(index, int(row["text_offset"]), int(row["text_size"])).read()
+        lines = decode_caption(data).split("\n")
+        return tuple(lines) if self.index.captions_per_image > 1 else (" ".join(lines),)
+
+    def _member(self, index: int, offset: int, size: int) -> Member:
+        return Member(self._paths[int(self._rows[index]["shard"])], offset, size)
+
+    def _where(self, index: int) -> str:
+        row = self._rows[index]
+        return (
+            f"sample {index} (byte {int(row['image_offset'])} of {self._paths[int(row['shard'])]})"
+        )
+
+
+class SplitImages:
+    """The pictures of a split in the place of a tensor (N, 3, S, S) that would not fit."""
+
+    def __init__(self, split: PreparedSplit) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self._split)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """Pictures (B, 3, S, S) uint8 of indices (B,) int64, or of a slice."""
+        if isinstance(index, slice):
+            return self._split.images(range(*index.indices(len(self))))
+        return self._split.images(index.tolist())
+
+
+def _check_size(path: Path, num_bytes: int) -> None:
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"shard {path} is missing or unreadable: {error.strerror}") from error
+    if found != num_bytes:
+        raise DataError(
+            f"shard {path} has {found} bytes, the index says {num_bytes}: "
+            "fetch it again, or prepare the data again"
+        )
