@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from natbench import PRESETS
+from natbench import PRESETS, compare
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -34,7 +34,7 @@ def test_preset_whose_codebooks_differ_is_refused() -> None:
 def test_suites_write_rates_hardware_and_versions(tmp_path: Path) -> None:
     output = tmp_path / "results.json"
     quick = ["--benchmark-min-rounds=1", "--benchmark-max-time=0.01", "--benchmark-warmup=off"]
-    arguments = ["--preset=tiny", "--device=cpu", f"--output={output}", "-q", *quick]
+    arguments = ["run", "--preset=tiny", "--device=cpu", f"--output={output}", "-q", *quick]
     script = f"import sys; from natbench.cli import main; sys.exit(main({arguments!r}))"
     result = subprocess.run(
         [sys.executable, "-c", script],
@@ -53,8 +53,21 @@ def test_suites_write_rates_hardware_and_versions(tmp_path: Path) -> None:
     assert {"natgen", "torch"} <= set(about["versions"])
 
     notes = {record["name"]: record["extra_info"] for record in results["benchmarks"]}
-    assert len(notes) == 13
-    for note in notes.values():
+    assert len(notes) == 17
+    for name, note in notes.items():
         assert next(rate for key, rate in note.items() if key.endswith("_per_second")) > 0
+        assert min(note["calibration"].values()) > 0
+        assert note["work"]["calls"] > 0
+        assert (note["share_of_matrix_ceiling"] > 0) == (note["work"]["flops"] > 0)
+        assert (note["work"]["flops"] > 0) == (name != "bench_token_store")
     assert notes["bench_generation_plain[T4]"]["passes_per_image"] == 9
-    assert notes["bench_generation_adaptive[T4]"]["passes_per_image"] < 8
+    guided, free = (
+        notes[f"bench_generation[T4-S16-{kind}]"]["passes_per_image"] for kind in ("guided", "free")
+    )
+    assert (guided, free) == (1.25 + 6, 4)
+    assert notes["bench_generation_warm[T4]"]["passes_per_image"] == 6
+    assert len(output.read_bytes()) < 100_000
+
+    comparison = compare(output, output)
+    assert comparison.passed
+    assert [change.ratio for change in comparison.changes] == [1.0] * 17

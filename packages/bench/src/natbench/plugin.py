@@ -1,13 +1,15 @@
 """The pytest plugin of the suites: options, the workload, and what a result file records."""
 
+import math
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import pytest
 import torch
 
-from natbench.presets import PRESETS
+from natbench.presets import PRESETS, Preset
 from natbench.workload import Workload, build_workload
 
 _MEASURED = ("natbench", "vqtok", "natgen", "policyrl", "advreward", "torch", "timm")
@@ -19,13 +21,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--preset", choices=list(PRESETS), default="laptop")
     group.addoption("--device", default="cpu")
     group.addoption("--precision", choices=["fp32", "bf16"], default="fp32")
+    group.addoption("--batch-size", type=int)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs whole generations at each decoding length of the preset."""
+    """Gives the suites the sizes of the preset."""
+    preset = _preset(metafunc.config)
+    generators = preset.generators
     if "num_steps" in metafunc.fixturenames:
-        preset = PRESETS[metafunc.config.getoption("preset")]()
         metafunc.parametrize("num_steps", preset.num_steps, ids=lambda steps: f"T{steps}")
+    if "generator_name" in metafunc.fixturenames:
+        metafunc.parametrize("generator_name", generators)
+    if "attention_shape" in metafunc.fixturenames:
+        shapes = {
+            (math.prod(nat.feature_grid) + 1, nat.num_heads, nat.embed_dim // nat.num_heads)
+            for nat in generators.values()
+        }
+        metafunc.parametrize(
+            "attention_shape", sorted(shapes), ids=lambda shape: "x".join(map(str, shape))
+        )
 
 
 def pytest_benchmark_update_machine_info(
@@ -35,6 +49,7 @@ def pytest_benchmark_update_machine_info(
     device = torch.device(config.getoption("device"))
     machine_info["natbench"] = {
         "preset": config.getoption("preset"),
+        "batch_size": _preset(config).batch_size,
         "precision": config.getoption("precision"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cuda": torch.version.cuda if device.type == "cuda" else None,
@@ -44,11 +59,26 @@ def pytest_benchmark_update_machine_info(
     }
 
 
+def pytest_benchmark_update_json(
+    config: pytest.Config, benchmarks: list[object], output_json: dict[str, Any]
+) -> None:
+    """Keeps result files small: statistics without every single time and every flag of the CPU."""
+    output_json["machine_info"]["cpu"].pop("flags", None)
+    for benchmark in output_json["benchmarks"]:
+        benchmark["stats"].pop("data", None)
+
+
 @pytest.fixture(scope="session")
 def workload(pytestconfig: pytest.Config) -> Workload:
     """The models of the chosen preset."""
     return build_workload(
-        PRESETS[pytestconfig.getoption("preset")](),
+        _preset(pytestconfig),
         torch.device(pytestconfig.getoption("device")),
         pytestconfig.getoption("precision"),
     )
+
+
+def _preset(config: pytest.Config) -> Preset:
+    preset = PRESETS[config.getoption("preset")]()
+    batch_size = config.getoption("batch_size")
+    return preset if batch_size is None else replace(preset, batch_size=batch_size)

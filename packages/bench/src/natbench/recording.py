@@ -1,11 +1,53 @@
-"""What a benchmark notes beside its times."""
+"""Runs one benchmark and notes beside its times what they mean."""
+
+from collections.abc import Callable
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from natbench.calibration import Calibration, calibrate
+from natbench.counting import count_work, peak_memory
+from natbench.workload import Workload
 
-def record_rate(benchmark: BenchmarkFixture, unit: str, count: int) -> None:
-    """Adds the batch and the rate of the median call to a benchmark's record."""
-    benchmark.extra_info["batch_size"] = count
-    if benchmark.stats is not None:
-        median = benchmark.stats.stats.median
-        benchmark.extra_info[f"{unit}_per_second"] = count / median
+
+def run_benchmark(
+    benchmark: BenchmarkFixture,
+    workload: Workload,
+    function: Callable[[], object],
+    *,
+    unit: str,
+    count: int,
+) -> None:
+    """Time `function`, and note its rate, its work, and its share of what the machine can do.
+
+    The ceilings are measured right before and right after; the better of both counts.
+
+    Args:
+        benchmark: pytest-benchmark's fixture.
+        workload: precision and device.
+        function: returns without waiting for the device.
+        unit: what a call makes, such as "images".
+        count: how many of them.
+    """
+    call = workload.timed(function)
+    before = calibrate(workload.device, workload.dtype)
+    benchmark(call)
+    after = calibrate(workload.device, workload.dtype)
+    ceilings = Calibration(*map(max, before, after))
+    work = count_work(call)
+    benchmark.extra_info.update(
+        batch_size=count,
+        calibration=ceilings._asdict(),
+        work=work._asdict(),
+        peak_bytes=peak_memory(call, workload.device),
+    )
+    if benchmark.stats is None:  # --benchmark-disable
+        return
+    seconds = benchmark.stats.stats.median
+    benchmark.extra_info.update(
+        {
+            f"{unit}_per_second": count / seconds,
+            "flops_per_second": work.flops / seconds,
+            "share_of_matrix_ceiling": work.flops / seconds / ceilings.flops_per_second,
+            "share_of_copy_ceiling": work.bytes / seconds / ceilings.bytes_per_second,
+        }
+    )

@@ -51,7 +51,7 @@ def generate_plainly(
         _, uncond_logits = model(tokens, null)
 
         scale = parameters["guidance_scale"][:, None, None]
-        guided = cond_logits + scale * (cond_logits - uncond_logits)
+        guided = cond_logits.float() + scale * (cond_logits.float() - uncond_logits.float())
         masked = tokens == model.mask_token_id
         warm = guided / parameters["sampling_temperature"][:, None, None]
         flat = torch.multinomial(warm.softmax(-1).flatten(0, 1), 1, generator=generator)

@@ -38,6 +38,11 @@ class Workload:
     """(B,) int64."""
     noise: NoiseSource
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the matrix products."""
+        return torch.float32 if self.precision == "fp32" else torch.bfloat16
+
     def autocast(self) -> AbstractContextManager[object]:
         """The precision that was asked for."""
         if self.precision == "fp32":
@@ -59,16 +64,29 @@ class Workload:
         """The published hand-made schedule."""
         return published(num_steps)
 
+    def generator(self, name: str) -> NAT:
+        """One of the preset's generators."""
+        torch.manual_seed(0)
+        return NAT(self.preset.generators[name]).eval().to(self.device)
+
     def policy(self, num_steps: int) -> GaussianPolicy:
         """An untrained policy around the published schedule."""
-        config = PolicyNetworkConfig(
-            feature_dim=self.preset.nat.embed_dim,
-            grid_size=self.preset.nat.grid_size,
-            num_outputs=4,
-            hidden_dim=self.preset.policy_hidden_dim,
-        )
         spec = decoding_spec(self.schedule(num_steps).values.cpu())
-        return GaussianPolicy(PolicyNetwork(config), spec).eval().to(self.device)
+        return GaussianPolicy(self._policy_network(4), spec).eval().to(self.device)
+
+    def value_network(self) -> PolicyNetwork:
+        """An untrained critic of the policy's form."""
+        return self._policy_network(1).to(self.device)
+
+    def _policy_network(self, num_outputs: int) -> PolicyNetwork:
+        return PolicyNetwork(
+            PolicyNetworkConfig(
+                feature_dim=self.preset.nat.embed_dim,
+                grid_size=self.preset.nat.feature_grid,
+                num_outputs=num_outputs,
+                hidden_dim=self.preset.policy_hidden_dim,
+            )
+        )
 
 
 def build_workload(preset: Preset, device: torch.device, precision: Precision) -> Workload:

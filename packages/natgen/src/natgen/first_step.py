@@ -12,7 +12,7 @@ from natgen.protocols import ChecksCondition, GridLogitsModel, LogitsModel
 class FirstStepOutput(NamedTuple):
     """What the network says of a fully masked grid under n conditions."""
 
-    features: Tensor  # (n, L, D)
+    features: Tensor  # (n, N, D); N = L unless codes share positions
     logits: Tensor  # (n, L, V)
     num_rows: int  # sequences sent through the network for it
 
@@ -36,7 +36,7 @@ class FirstStepCache:
 
     Args:
         model: in evaluation mode.
-        max_bytes: memory for the rows, beside the unconditional one. A row takes L (D + V) numbers:
+        max_bytes: memory for the rows, beside the unconditional one. A row takes N D + L V numbers:
             1.8 MB in float32 for the published L at 256 pixels.
     """
 

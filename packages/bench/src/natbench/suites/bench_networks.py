@@ -2,8 +2,9 @@
 
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
 
-from natbench.recording import record_rate
+from natbench.recording import run_benchmark
 from natbench.workload import Workload
 
 
@@ -13,9 +14,14 @@ def bench_nat_forward(benchmark: BenchmarkFixture, workload: Workload) -> None:
     tokens = torch.randint(nat.mask_token_id, (len(workload.labels), nat.seq_len))
     tokens[:, ::2] = nat.mask_token_id
     tokens = tokens.to(workload.device)
-    with torch.inference_mode():
-        benchmark(workload.timed(lambda: nat(tokens, workload.labels)))
-    record_rate(benchmark, "samples", len(tokens))
+    with torch.no_grad():
+        run_benchmark(
+            benchmark,
+            workload,
+            lambda: nat(tokens, workload.labels),
+            unit="samples",
+            count=len(tokens),
+        )
 
 
 def bench_policy(benchmark: BenchmarkFixture, workload: Workload) -> None:
@@ -25,42 +31,44 @@ def bench_policy(benchmark: BenchmarkFixture, workload: Workload) -> None:
     features = torch.randn(
         len(workload.labels), nat.seq_len, nat.config.embed_dim, device=workload.device
     )
-    with torch.inference_mode():
-        benchmark(workload.timed(lambda: policy(features, 0)))
-    record_rate(benchmark, "samples", len(features))
+    run_benchmark(
+        benchmark, workload, lambda: policy(features, 0), unit="samples", count=len(features)
+    )
 
 
 def bench_tokenizer_encode(benchmark: BenchmarkFixture, workload: Workload) -> None:
     """Images to token grids."""
-    size = workload.preset.tokenizer.image_size
-    images = torch.rand(len(workload.labels), 3, size, size, device=workload.device)
-    with torch.inference_mode():
-        benchmark(workload.timed(lambda: workload.tokenizer.encode(images)))
-    record_rate(benchmark, "images", len(images))
+    images = _images(workload)
+    run_benchmark(
+        benchmark,
+        workload,
+        lambda: workload.tokenizer.encode(images),
+        unit="images",
+        count=len(images),
+    )
 
 
 def bench_tokenizer_decode(benchmark: BenchmarkFixture, workload: Workload) -> None:
     """Token grids to images."""
     shape = (len(workload.labels), *workload.tokenizer.grid_size)
     grid = torch.randint(workload.preset.tokenizer.codebook_size, shape, device=workload.device)
-    with torch.inference_mode():
-        benchmark(workload.timed(lambda: workload.tokenizer.decode(grid)))
-    record_rate(benchmark, "images", len(grid))
+    run_benchmark(
+        benchmark, workload, lambda: workload.tokenizer.decode(grid), unit="images", count=len(grid)
+    )
 
 
 def bench_frozen_features(benchmark: BenchmarkFixture, workload: Workload) -> None:
     """The reward's backbone on B images."""
-    size = workload.preset.tokenizer.image_size
-    images = torch.rand(len(workload.labels), 3, size, size, device=workload.device)
-    benchmark(workload.timed(lambda: workload.reward.extract(images)))
-    record_rate(benchmark, "images", len(images))
+    images = _images(workload)
+    run_benchmark(
+        benchmark,
+        workload,
+        lambda: workload.reward.extract(images),
+        unit="images",
+        count=len(images),
+    )
 
 
-def bench_discriminator_step(benchmark: BenchmarkFixture, workload: Workload) -> None:
-    """One update of the heads on the features of B real and B fake images."""
+def _images(workload: Workload) -> Tensor:
     size = workload.preset.tokenizer.image_size
-    images = torch.rand(2, len(workload.labels), 3, size, size, device=workload.device)
-    real, fake = (workload.reward.extract(side) for side in images)
-    labels = workload.labels
-    benchmark(workload.timed(lambda: workload.reward.update(real, labels, fake, labels)))
-    record_rate(benchmark, "images", 2 * len(labels))
+    return torch.rand(len(workload.labels), 3, size, size, device=workload.device)
