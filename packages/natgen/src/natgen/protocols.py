@@ -93,8 +93,19 @@ class KnowsGuidance(Protocol):
 class Engine(Protocol):
     """What the trainer leaves to the training loop's engine."""
 
+    @property
+    def num_processes(self) -> int:
+        """How many processes train together."""
+
+    @property
+    def process_index(self) -> int:
+        """Which of them this one is, in [0, num_processes)."""
+
     def autocast(self) -> AbstractContextManager[object]:
         """Precision context around the forward pass."""
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradients of a scalar loss."""
+        """Accumulate the gradients of a scalar loss; several processes average theirs."""
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Concatenate a tensor over the processes in their order: (n, ...) -> (P * n, ...)."""

@@ -178,6 +178,11 @@ class NATTrainer:
     state; the model's dropout uses torch's global generator, which the caller saves. With both
     restored, a resumed training continues bit for bit on the CPU.
 
+    Several processes each have a trainer with the same weights, config and seed, and an engine that
+    joins them; each steps on its own rows of the batch, in the order of the processes. Masks and
+    dropped conditions are those of the whole batch, and every masked position weighs the same, so
+    that they take the steps of one process (apart from the model's dropout).
+
     Tokens and labels on the CPU are checked against the model's sizes. On a GPU they are not, since
     reading them would wait for the device: check them before they go there.
     """
@@ -216,7 +221,8 @@ class NATTrainer:
         """One update.
 
         Args:
-            tokens: (B, L) or (B, h, w) int64 codes in [0, V).
+            tokens: (B, L) or (B, h, w) int64 codes in [0, V); of several processes, this one's
+                rows, equally many in each.
             condition: labels (B,) int64 or text features (B, N, C).
 
         Returns:
@@ -231,11 +237,13 @@ class NATTrainer:
         self._check_range(tokens, condition)
         self.model.train()
         tokens = tokens.flatten(1)
-        masked = self._masks(tokens, self.generator)
+        masked = self._own_rows(self._masks(tokens, self.generator, self.engine.num_processes))
         condition = self._drop_condition(condition)
         with self.engine.autocast():
             logits = self.model(tokens.masked_fill(masked, self.model.mask_token_id), condition)[1]
         loss, accuracy = masked_cross_entropy(logits, tokens, masked, self.config.label_smoothing)
+        weight = self._weight(masked)
+        loss, accuracy = loss * weight, accuracy * weight
         self.optimizer.zero_grad(set_to_none=True)
         self.engine.backward(loss)
         grad_norm = torch.nn.utils.clip_grad_norm_(
@@ -247,7 +255,9 @@ class NATTrainer:
             "mask_ratio": masked.float().mean(),
             "grad_norm": grad_norm,
         }
-        values = torch.stack(tuple(scalars.values())).tolist()  # one transfer from the device
+        local = torch.stack(tuple(scalars.values()))
+        # One transfer from the device.
+        values = self.engine.gather(local[None]).mean(dim=0).tolist()
         lr = float(self.scheduler.get_last_lr()[0])
         metrics = dict(zip(scalars, values, strict=True), lr=lr)
         if not math.isfinite(metrics["grad_norm"]):
@@ -329,14 +339,25 @@ class NATTrainer:
                     f"{name} {wrong} is out of range: {name}s to train on lie in [0, {limit - 1}]"
                 )
 
-    def _masks(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+    def _own_rows(self, drawn: Tensor) -> Tensor:
+        """This process's rows of what was drawn for the whole batch."""
+        return drawn.chunk(self.engine.num_processes)[self.engine.process_index]
+
+    def _weight(self, masked: Tensor) -> Tensor:
+        """What makes the mean over the processes the mean over all masked positions."""
+        count = masked.sum().to(torch.float32)
+        return count / self.engine.gather(count[None]).mean()
+
+    def _masks(self, tokens: Tensor, generator: torch.Generator, num_processes: int = 1) -> Tensor:
+        """Masks (num_processes * B, L) for tokens (B, L)."""
         batch_size, length = tokens.shape
-        ratio = self.config.mask_distribution.sample(batch_size, generator)
+        ratio = self.config.mask_distribution.sample(num_processes * batch_size, generator)
         return random_mask(ratio, length, generator, tokens.device)
 
     def _drop_condition(self, condition: Tensor) -> Tensor:
         """Replace each sample's condition by the null one with the configured probability."""
         size = len(condition)
-        dropped = torch.rand(size, generator=self.generator) < self.config.condition_dropout
+        chances = torch.rand(self.engine.num_processes * size, generator=self.generator)
+        dropped = self._own_rows(chances) < self.config.condition_dropout
         dropped = dropped.to(condition.device).view(size, *[1] * (condition.ndim - 1))
         return torch.where(dropped, self.model.null_condition(size), condition)
