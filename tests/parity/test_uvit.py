@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from natgen import NAT, NATConfig, import_uvit
+from natgen import NAT, NATConfig, import_uvit, load_uvit
 from safetensors import safe_open
 from torch import Tensor
 
@@ -44,6 +44,23 @@ def test_features_and_logits(reference_dir: Path, name: str) -> None:
         features, logits = model(tensors["in.masked_ids"], condition)
     torch.testing.assert_close(features, tensors["out.feat"], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(logits, tensors["out.logits"], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["uvit_class", "uvit_text"])
+def test_a_checkpoint_file_gives_the_same_model(
+    reference_dir: Path, tmp_path: Path, name: str
+) -> None:
+    config, state, _ = read_case(reference_dir / f"{name}.safetensors")
+    torch.save({"step": 1, "model": state}, tmp_path / "nnet_ema.pth")
+    loaded = load_uvit(
+        tmp_path / "nnet_ema.pth",
+        num_heads=config.num_heads,
+        num_context_tokens=config.num_context_tokens,
+    )
+    assert loaded.config == config
+    expected = import_uvit(state, config)
+    for key, value in expected.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key
 
 
 def test_special_ids(reference_dir: Path) -> None:

@@ -1,7 +1,7 @@
 """natgen: non-autoregressive (masked) token transformers, their training and parallel decoding."""
 
 from natgen.attention import AttentionChoice
-from natgen.checkpoint import import_uvit
+from natgen.checkpoint import import_uvit, load_uvit
 from natgen.config import NATConfig, nat_b, nat_l, nat_s, nat_text
 from natgen.decoding import (
     DecodingState,
@@ -88,6 +88,7 @@ __all__ = [
     "halton_order",
     "import_uvit",
     "init_state",
+    "load_uvit",
     "masked_cross_entropy",
     "maskgit",
     "nat_b",
