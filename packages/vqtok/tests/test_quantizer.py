@@ -5,12 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqtok import codebook_statistics
-from vqtok.quantizer import Quantizer
+from vqtok.quantizer import VectorQuantizer
 
 
-def make_quantizer(seed: int = 0, *, threshold: float = 0.0, decay: float = 0.9) -> Quantizer:
+def make_quantizer(seed: int = 0, *, threshold: float = 0.0, decay: float = 0.9) -> VectorQuantizer:
     generator = torch.Generator().manual_seed(seed)
-    quantizer = Quantizer(7, 3, decay=decay, dead_code_threshold=threshold, commitment_weight=0.25)
+    quantizer = VectorQuantizer(
+        7, 3, decay=decay, dead_code_threshold=threshold, commitment_weight=0.25
+    )
     quantizer.set_codebook(torch.randn(7, 3, generator=generator))
     return quantizer
 
@@ -92,7 +94,9 @@ def test_evaluation_changes_nothing() -> None:
 
 def test_distances_stay_float32_under_autocast() -> None:
     # Two codes that bfloat16 cannot tell apart.
-    quantizer = Quantizer(2, 1, decay=0.9, dead_code_threshold=0.0, commitment_weight=0.25).eval()
+    quantizer = VectorQuantizer(
+        2, 1, decay=0.9, dead_code_threshold=0.0, commitment_weight=0.25
+    ).eval()
     quantizer.set_codebook(torch.tensor([[100.0], [100.1]]))
     latent = torch.tensor([100.01, 100.09]).view(1, 1, 1, 2)
     with torch.autocast("cpu", torch.bfloat16):
@@ -106,3 +110,21 @@ def test_statistics_of_known_frequencies() -> None:
     skewed = codebook_statistics(torch.tensor([0, 0, 0, 1]), 4)
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert skewed == pytest.approx({"usage": 0.5, "perplexity": math.exp(entropy)})
+
+
+def test_normalized_codes_are_chosen_by_angle() -> None:
+    quantizer = VectorQuantizer(
+        7, 3, decay=0.9, dead_code_threshold=0.0, commitment_weight=0.25, normalize_codes=True
+    )
+    codes = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    quantizer.set_codebook(codes)
+    latent = make_latent()
+    unit = latent / latent.norm(dim=1, keepdim=True)
+    cosine = torch.einsum("bdhw,vd->bvhw", unit, codes / codes.norm(dim=1, keepdim=True))
+    for training in (False, True):
+        quantizer.set_codebook(codes)
+        vectors, token_grid, commitment_loss = quantizer.train(training)(latent)
+        assert torch.equal(token_grid, cosine.argmax(1))
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4, 2, 5))
+        torch.testing.assert_close(commitment_loss, 0.25 * (unit - vectors).square().mean())
+    torch.testing.assert_close(quantizer.codebook.norm(dim=1), torch.ones(7))

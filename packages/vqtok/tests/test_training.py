@@ -29,6 +29,24 @@ def test_loss_falls_and_codes_are_used(tokenizer: Tokenizer) -> None:
     assert all(math.isfinite(value) for metrics in history for value in metrics.values())
 
 
+def test_llamagen_architecture_learns() -> None:
+    torch.manual_seed(0)
+    config = TokenizerConfig(
+        image_size=12,
+        base_channels=8,
+        codebook_size=16,
+        codebook_dim=4,
+        norm_groups=4,
+        normalize_codes=True,
+        dead_code_threshold=0.5,
+        architecture="llamagen",
+        latent_channels=6,
+    )
+    trainer = TokenizerTrainer(Tokenizer(config), TokenizerTrainingConfig(learning_rate=3e-3))
+    history = [trainer.step(batch(0)) for _ in range(30)]
+    assert history[-1]["reconstruction"] < 0.75 * history[0]["reconstruction"]
+
+
 def test_metrics_add_up(tokenizer: Tokenizer) -> None:
     config = TokenizerTrainingConfig(
         reconstruction_weight=2.0, perceptual_weight=0.5, reconstruction_loss="l2"
@@ -80,7 +98,7 @@ def test_averaged_weights(tokenizer: Tokenizer) -> None:
 
 def test_averaging_warms_up() -> None:
     config = TokenizerTrainingConfig(ema_decay=0.999)
-    decays = [config.ema_decay_at(step) for step in (0, 1, 90, 10**6)]
+    decays = [config.averaging_decay(step) for step in (0, 1, 90, 10**6)]
     assert decays == pytest.approx([0.1, 2 / 11, 0.91, 0.999])
 
 

@@ -1,8 +1,15 @@
 """Image tokenizer: images to grids of codes and back, its training, and token stores."""
 
 from vqtok.adversarial import AdversarialTrainingConfig
-from vqtok.checkpoint import import_vqgan, load_vqgan
-from vqtok.config import TokenizerConfig, f16_vqgan, small
+from vqtok.checkpoint import (
+    import_llamagen,
+    import_open_muse,
+    import_vqgan,
+    load_llamagen,
+    load_open_muse,
+    load_vqgan,
+)
+from vqtok.config import TokenizerConfig, f16_vqgan, llamagen_f16, small
 from vqtok.discriminator import PatchDiscriminator, PatchDiscriminatorConfig
 from vqtok.engine import LocalEngine
 from vqtok.losses import perceptual_loss, reconstruction_loss
@@ -29,7 +36,12 @@ __all__ = [
     "TokenizerTrainingConfig",
     "codebook_statistics",
     "f16_vqgan",
+    "import_llamagen",
+    "import_open_muse",
     "import_vqgan",
+    "llamagen_f16",
+    "load_llamagen",
+    "load_open_muse",
     "load_vqgan",
     "perceptual_loss",
     "reconstruction_loss",

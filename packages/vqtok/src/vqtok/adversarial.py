@@ -96,6 +96,7 @@ class Adversary:
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=0.0,
+            fused=True,
         )
 
     def penalty(

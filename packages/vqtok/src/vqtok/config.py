@@ -1,12 +1,16 @@
-"""The configuration of a tokenizer and two size presets."""
+"""The configuration of a tokenizer and size presets."""
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+QuantizerName = Literal["vq", "fsq", "lfq"]
+Architecture = Literal["vqgan", "llamagen"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """Sizes of a VQ tokenizer for square images.
+    """Sizes of a tokenizer for square images.
 
     The encoder has one level per entry of ``channel_multipliers``; between level ``i`` and level
     ``i + 1`` it averages ``downsample_factors[i]`` squared pixels into one, and the decoder mirrors
@@ -21,13 +25,25 @@ class TokenizerConfig:
         num_res_blocks: residual blocks per level, the same in encoder and decoder.
         codebook_size: number of codes.
         codebook_dim: length of a code vector, equal to the channels of the latent.
+        quantizer: "vq" for codes that follow the latents; "fsq" for rounding each channel to
+            ``fsq_levels`` (finite scalar quantisation, arXiv 2309.15505); "lfq" for the sign of
+            each channel (lookup-free, arXiv 2310.05737).
+        fsq_levels: for "fsq", the number of levels of each channel, at least 3; ``codebook_size``
+            is their product, ``codebook_dim`` their number.
+        normalize_codes: for "vq", compare latents and codes of unit length.
         norm_groups: groups of every group norm.
-        commitment_weight: weight of the commitment term within the training loss.
-        codebook_decay: decay of the moving averages from which the codes are computed.
-        dead_code_threshold: a code whose moving average of hits per batch (over all processes)
-            falls below this is replaced by a latent of the current batch; 0 turns that off. Keep it
-            well below ``tokens per batch / codebook_size``, the hits of an evenly used code.
+        commitment_weight: weight of the commitment term within the training loss; "fsq" has none.
+        entropy_weight: for "lfq", weight of its entropy term within the training loss.
+        codebook_decay: for "vq", decay of the moving averages from which the codes are computed.
+        dead_code_threshold: for "vq", a code whose moving average of hits per batch (over all
+            processes) falls below this is replaced by a latent of the current batch; 0 turns that
+            off. Keep it well below ``tokens per batch / codebook_size``, the hits of an evenly used
+            code.
         in_channels: image channels.
+        architecture: "vqgan", the published VQGAN in the MaskGIT layout, or "llamagen", LlamaGen's
+            with attention at the coarsest level.
+        latent_channels: for "llamagen", channels that a 1x1 convolution maps to ``codebook_dim`` in
+            front of the codebook and another maps back behind it; None for ``codebook_dim``.
 
     Raises:
         ValueError: if a value is out of range or two values do not fit each other.
@@ -41,15 +57,22 @@ class TokenizerConfig:
     codebook_size: int
     codebook_dim: int
     norm_groups: int = 32
+    quantizer: QuantizerName = "vq"
+    fsq_levels: tuple[int, ...] = ()
+    normalize_codes: bool = False
     commitment_weight: float = 0.25
+    entropy_weight: float = 0.1
     codebook_decay: float = 0.99
     dead_code_threshold: float = 2.0
     in_channels: int = 3
+    architecture: Architecture = "vqgan"
+    latent_channels: int | None = None
 
     def __post_init__(self) -> None:
         # A config read back from JSON carries lists.
         object.__setattr__(self, "channel_multipliers", tuple(self.channel_multipliers))
         object.__setattr__(self, "downsample_factors", tuple(self.downsample_factors))
+        object.__setattr__(self, "fsq_levels", tuple(self.fsq_levels))
         for name in (
             "image_size",
             "base_channels",
@@ -86,21 +109,68 @@ class TokenizerConfig:
                     f"every level's channels {self.level_channels} must be divisible by "
                     f"norm_groups, got {self.norm_groups}"
                 )
-        if self.commitment_weight < 0:
-            raise ValueError(
-                f"commitment_weight must not be negative, got {self.commitment_weight}"
-            )
+        for name in ("commitment_weight", "entropy_weight", "dead_code_threshold"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.codebook_decay < 1:
             raise ValueError(f"codebook_decay must be in [0, 1), got {self.codebook_decay}")
-        if self.dead_code_threshold < 0:
+        self._check_quantizer()
+        self._check_architecture()
+
+    def _check_quantizer(self) -> None:
+        if self.quantizer not in get_args(QuantizerName):
             raise ValueError(
-                f"dead_code_threshold must not be negative, got {self.dead_code_threshold}"
+                f"quantizer must be one of {get_args(QuantizerName)}, got {self.quantizer!r}"
+            )
+        if self.normalize_codes and self.quantizer != "vq":
+            raise ValueError(f"normalize_codes is for quantizer 'vq', got {self.quantizer!r}")
+        if bool(self.fsq_levels) != (self.quantizer == "fsq"):
+            raise ValueError(
+                "fsq_levels are needed exactly for quantizer 'fsq', "
+                f"got {self.fsq_levels} for {self.quantizer!r}"
+            )
+        if self.quantizer == "fsq":
+            if min(self.fsq_levels) < 3:
+                raise ValueError(f"fsq_levels must be at least 3 each, got {self.fsq_levels}")
+            self._check_code_sizes(math.prod(self.fsq_levels), len(self.fsq_levels))
+        elif self.quantizer == "lfq":
+            self._check_code_sizes(2**self.codebook_dim, self.codebook_dim)
+
+    def _check_code_sizes(self, codebook_size: int, codebook_dim: int) -> None:
+        if (self.codebook_size, self.codebook_dim) != (codebook_size, codebook_dim):
+            raise ValueError(
+                f"this {self.quantizer} has {codebook_size} codes of length {codebook_dim}, got "
+                f"codebook_size {self.codebook_size} and codebook_dim {self.codebook_dim}"
+            )
+
+    def _check_architecture(self) -> None:
+        if self.architecture not in get_args(Architecture):
+            raise ValueError(
+                f"architecture must be one of {get_args(Architecture)}, got {self.architecture!r}"
+            )
+        if self.latent_channels is not None:
+            if self.architecture != "llamagen":
+                raise ValueError(
+                    "latent_channels is for architecture 'llamagen', "
+                    f"got {self.latent_channels} for {self.architecture!r}"
+                )
+            if self.latent_channels < 1:
+                raise ValueError(f"latent_channels must be at least 1, got {self.latent_channels}")
+        if self.architecture == "llamagen" and set(self.downsample_factors) - {2}:
+            raise ValueError(
+                f"architecture 'llamagen' halves only, got downsample_factors "
+                f"{self.downsample_factors}"
             )
 
     @property
     def level_channels(self) -> tuple[int, ...]:
         """Channels of each level, finest first."""
         return tuple(self.base_channels * multiplier for multiplier in self.channel_multipliers)
+
+    @property
+    def encoder_channels(self) -> int:
+        """Channels outside of the convolutions around the codebook, where there are any."""
+        return self.codebook_dim if self.latent_channels is None else self.latent_channels
 
     @property
     def downsampling(self) -> int:
@@ -124,6 +194,23 @@ def f16_vqgan(image_size: int = 256) -> TokenizerConfig:
         num_res_blocks=2,
         codebook_size=1024,
         codebook_dim=256,
+    )
+
+
+def llamagen_f16(image_size: int = 256) -> TokenizerConfig:
+    """LlamaGen's `vq_ds16_c2i`: 16,384 codes of 8 dimensions, 16 pixels a code (as published)."""
+    return TokenizerConfig(
+        image_size=image_size,
+        base_channels=128,
+        channel_multipliers=(1, 1, 2, 2, 4),
+        downsample_factors=(2, 2, 2, 2),
+        num_res_blocks=2,
+        codebook_size=16384,
+        codebook_dim=8,
+        normalize_codes=True,
+        dead_code_threshold=0.1,
+        architecture="llamagen",
+        latent_channels=256,
     )
 
 

@@ -1,5 +1,6 @@
 """Latents to codes and back."""
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -13,10 +14,26 @@ class Quantized(NamedTuple):
 
     vectors: Tensor  # (B, D, h, w) chosen codes; gradients pass straight through to the latent
     token_grid: Tensor  # (B, h, w) int64
-    commitment_loss: Tensor  # () weighted
+    commitment_loss: Tensor  # () weighted; what else the quantizer asks of the encoder included
 
 
-class Quantizer(nn.Module):
+class Quantizer(nn.Module, ABC):
+    """Latents to codes and back, in float32 whatever the surrounding precision."""
+
+    @abstractmethod
+    def nearest(self, latent: Tensor) -> Tensor:
+        """Indices (B, h, w) int64 of the codes nearest to latents (B, D, h, w); no gradient."""
+
+    @abstractmethod
+    def lookup(self, token_grid: Tensor) -> Tensor:
+        """Codes (B, D, h, w) of token grids (B, h, w)."""
+
+    @abstractmethod
+    def forward(self, latent: Tensor) -> Quantized:
+        """Quantises latents (B, D, h, w)."""
+
+
+class VectorQuantizer(Quantizer):
     """Vector quantisation to the nearest code by squared Euclidean distance, in float32.
 
     In training mode a forward pass moves the codes to the moving average of the latents that chose
@@ -31,6 +48,7 @@ class Quantizer(nn.Module):
         decay: of the moving averages.
         dead_code_threshold: replace codes with fewer hits per batch (moving average) than this.
         commitment_weight: factor on the mean squared distance between latent and code.
+        normalize_codes: scale latents and codes to unit length first, as ViT-VQGAN and LlamaGen do.
     """
 
     def __init__(
@@ -41,9 +59,11 @@ class Quantizer(nn.Module):
         decay: float,
         dead_code_threshold: float,
         commitment_weight: float,
+        normalize_codes: bool = False,
     ) -> None:
         super().__init__()
         self.commitment_weight = commitment_weight
+        self.normalize_codes = normalize_codes
         # No k-means initialisation: until its first training batch the codebook would be all zero,
         # and dead-code replacement already seeds unused codes with latents in the first step.
         self.vq = VectorQuantize(
@@ -52,6 +72,7 @@ class Quantizer(nn.Module):
             decay=decay,
             threshold_ema_dead_code=dead_code_threshold,
             commitment_weight=commitment_weight,
+            use_cosine_sim=normalize_codes,
             accept_image_fmap=True,
             rotation_trick=False,  # plain straight-through gradients, as published
         )
@@ -66,9 +87,10 @@ class Quantizer(nn.Module):
     def set_codebook(self, codes: Tensor) -> None:
         """Replaces all codes by ``codes`` (V, D), as if each had been hit often enough to stay.
 
-        Codes that are not hit in further training become dead after ``log(10) / (1 - decay)``
-        steps.
+        They are scaled to unit length where the codes are. Codes that are not hit in further
+        training become dead after ``log(10) / (1 - decay)`` steps.
         """
+        codes = self._scaled(codes)
         averages = self.vq._codebook
         hits = max(10 * averages.threshold_ema_dead_code, 1.0)
         averages.embed.copy_(codes)
@@ -79,7 +101,7 @@ class Quantizer(nn.Module):
         """Indices (B, h, w) int64 of the codes nearest to latents (B, D, h, w)."""
         with torch.autocast(latent.device.type, enabled=False):
             codes = self.codebook.float()
-            flat = latent.detach().float().permute(0, 2, 3, 1).flatten(0, 2)
+            flat = self._scaled(latent.detach().float()).permute(0, 2, 3, 1).flatten(0, 2)
             # |z - e|^2 without the term |z|^2, which is the same for every code.
             distances = torch.addmm(codes.square().sum(1), flat, codes.t(), alpha=-2)
         return distances.argmin(1).view(latent.shape[0], *latent.shape[2:])
@@ -96,8 +118,12 @@ class Quantizer(nn.Module):
         else:
             token_grid = self.nearest(latent)
             vectors = self.lookup(token_grid)
-            commitment_loss = self.commitment_weight * F.mse_loss(latent.float(), vectors.float())
+            distance = F.mse_loss(self._scaled(latent.float()), vectors.float())
+            commitment_loss = self.commitment_weight * distance
         return Quantized(vectors.to(latent.dtype), token_grid, commitment_loss)
+
+    def _scaled(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=1) if self.normalize_codes else vectors
 
 
 def codebook_statistics(token_grid: Tensor, codebook_size: int) -> dict[str, float]:

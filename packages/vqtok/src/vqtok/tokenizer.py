@@ -1,5 +1,7 @@
 """The tokenizer: images to grids of codes and back."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -7,24 +9,30 @@ from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vqtok.config import TokenizerConfig
+from vqtok.config import Architecture, TokenizerConfig
 from vqtok.decoder import Decoder
 from vqtok.encoder import Encoder
-from vqtok.quantizer import Quantizer
+from vqtok.llamagen import LlamaGenDecoder, LlamaGenEncoder
+from vqtok.quantizer import Quantizer, VectorQuantizer
+from vqtok.scalar_quantizers import FiniteScalarQuantizer, LookupFreeQuantizer
+
+_ARCHITECTURES: Mapping[
+    Architecture, tuple[type[Encoder | LlamaGenEncoder], type[Decoder | LlamaGenDecoder]]
+] = MappingProxyType({"vqgan": (Encoder, Decoder), "llamagen": (LlamaGenEncoder, LlamaGenDecoder)})
 
 
 class TokenizerOutput(NamedTuple):
     """What the training forward pass gives."""
 
     reconstruction: Tensor  # (B, C, H, W), not clamped
-    commitment_loss: Tensor  # (), already weighted by config.commitment_weight
+    commitment_loss: Tensor  # () weighted: what the quantizer asks of the encoder
     token_grid: Tensor  # (B, h, w) int64
 
 
 class Tokenizer(nn.Module, PyTorchModelHubMixin):
-    """A VQ tokenizer with the layers of the published f16 VQGAN.
+    """A tokenizer with the layers of the published f16 VQGAN, or of LlamaGen.
 
-    Pixels are in [0, 1] on both sides and the network sees them unshifted (as published).
+    Pixels are in [0, 1] on both sides, whatever range a published network uses inside.
     ``save_pretrained`` writes ``config.json`` and ``model.safetensors``; ``from_pretrained`` reads
     them and refuses weights that do not fit.
     """
@@ -32,15 +40,10 @@ class Tokenizer(nn.Module, PyTorchModelHubMixin):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.quantizer = Quantizer(
-            config.codebook_size,
-            config.codebook_dim,
-            decay=config.codebook_decay,
-            dead_code_threshold=config.dead_code_threshold,
-            commitment_weight=config.commitment_weight,
-        )
-        self.decoder = Decoder(config)
+        encoder, decoder = _ARCHITECTURES[config.architecture]
+        self.encoder = encoder(config)
+        self.quantizer = _make_quantizer(config)
+        self.decoder = decoder(config)
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -135,3 +138,22 @@ class Tokenizer(nn.Module, PyTorchModelHubMixin):
                 f"the weights in {str(kwargs['model_id'])!r} do not fit the tokenizer that its "
                 f"config.json describes, or are damaged: {error}"
             ) from error
+
+
+def _make_quantizer(config: TokenizerConfig) -> Quantizer:
+    if config.quantizer == "fsq":
+        return FiniteScalarQuantizer(config.fsq_levels)
+    if config.quantizer == "lfq":
+        return LookupFreeQuantizer(
+            config.codebook_dim,
+            commitment_weight=config.commitment_weight,
+            entropy_weight=config.entropy_weight,
+        )
+    return VectorQuantizer(
+        config.codebook_size,
+        config.codebook_dim,
+        decay=config.codebook_decay,
+        dead_code_threshold=config.dead_code_threshold,
+        commitment_weight=config.commitment_weight,
+        normalize_codes=config.normalize_codes,
+    )

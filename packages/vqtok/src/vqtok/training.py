@@ -39,7 +39,7 @@ class TokenizerTrainingConfig:
         reconstruction_loss: "l1" or "l2" pixel distance.
         reconstruction_weight: weight of the pixel distance.
         perceptual_weight: weight of the perceptual distance; needs features when above 0.
-        ema_decay: decay of the averaged weights, once the average is warm: see `ema_decay_at`.
+        ema_decay: decay of the averaged weights, once the average is warm: see `averaging_decay`.
         grad_clip: largest gradient norm, None for no clipping.
         adversarial: a patch discriminator to train against, None for none.
 
@@ -91,7 +91,7 @@ class TokenizerTrainingConfig:
         progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
-    def ema_decay_at(self, step: int) -> float:
+    def averaging_decay(self, step: int) -> float:
         """Decay of the average at ``step``, counted from 0.
 
         It starts low and rises to ``ema_decay``, so that a short training leaves no trace of the
@@ -143,6 +143,7 @@ class TokenizerTrainer:
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
+            fused=True,
         )
         self._scheduler = LambdaLR(self._optimizer, config.learning_rate_factor)
         self._ema = AveragedModel(tokenizer, multi_avg_fn=get_ema_multi_avg_fn()).eval()
@@ -221,7 +222,7 @@ class TokenizerTrainer:
         if self._adversary is not None:
             self._adversary.step()
         self._scheduler.step()
-        self._ema.multi_avg_fn = get_ema_multi_avg_fn(config.ema_decay_at(step))
+        self._ema.multi_avg_fn = get_ema_multi_avg_fn(config.averaging_decay(step))
         self._ema.update_parameters(self.tokenizer)
         return metrics
 
