@@ -86,7 +86,7 @@ def test_a_malicious_pickle_is_not_run(tmp_path):
             return target.mkdir, ()
 
     plain, path = tmp_path / "plain.pth", tmp_path / "zip.pth"
-    plain.write_bytes(pickle.dumps({"model": Malicious()}))
+    plain.write_bytes(pickle.dumps({"model": Malicious()}, protocol=2))
     torch.save({"model": Malicious()}, path)
     for file in (plain, path):
         with pytest.raises(ValueError, match=rf"{file.name} holds more than tensors.*not loaded"):

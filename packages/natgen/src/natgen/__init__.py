@@ -3,6 +3,7 @@
 from natgen.attention import AttentionChoice
 from natgen.checkpoint import import_uvit, load_uvit
 from natgen.config import NATConfig, nat_b, nat_l, nat_s, nat_text
+from natgen.continuous import FinishedSample, generate_continuously
 from natgen.decoding import (
     DecodingState,
     Generation,
@@ -60,6 +61,7 @@ __all__ = [
     "DecodingPolicy",
     "DecodingState",
     "Engine",
+    "FinishedSample",
     "FirstStepCache",
     "Generation",
     "GridLogitsModel",
@@ -84,6 +86,7 @@ __all__ = [
     "constant",
     "draw",
     "generate",
+    "generate_continuously",
     "guide",
     "halton_order",
     "import_uvit",

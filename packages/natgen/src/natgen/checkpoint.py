@@ -97,9 +97,8 @@ def load_uvit(
     """
     weights = read_weights(path)
     try:
-        return import_uvit(
-            weights, _infer_config(weights, num_heads, grid_size, num_context_tokens)
-        )
+        config = _infer_config(weights, num_heads, grid_size, num_context_tokens)
+        return import_uvit(weights, config)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
 
