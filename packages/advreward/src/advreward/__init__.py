@@ -1,11 +1,21 @@
-"""Adversarial rewards for generative models, on frozen features."""
+"""Rewards for generative models, on frozen features: adversarial, pretrained, Frechet, mixed.
+
+`advreward.clip` is imported by its own name: it needs the extra ``advreward[clip]``.
+"""
 
 from advreward.adversarial import AdversarialConfig, AdversarialReward
 from advreward.augment import AugmentConfig, Augmenter
 from advreward.dino import FrozenViT, dino_vit_s16
 from advreward.discriminator import Discriminator, DiscriminatorConfig
+from advreward.diversity import DiversityReward, novelty
 from advreward.engine import LocalEngine
 from advreward.features import FrozenFeatures, efficientnet_lite
+from advreward.frechet import (
+    FrechetReward,
+    GaussianStatistics,
+    frechet_credit,
+    frechet_reference,
+)
 from advreward.losses import (
     LossName,
     RewardName,
@@ -16,7 +26,15 @@ from advreward.losses import (
     hinge_loss,
     reward_from_logits,
 )
-from advreward.protocols import Engine, FeatureExtractor
+from advreward.mixture import MixtureReward
+from advreward.pretrained import ClassifierScorer, PretrainedReward, SimilarityScorer
+from advreward.protocols import (
+    Engine,
+    FeatureExtractor,
+    ImageScorer,
+    PooledFeatures,
+    RewardModel,
+)
 from advreward.published import PublishedDiscriminator, PublishedHead, import_head
 from advreward.weights import BackboneName, registry_weights
 
@@ -26,25 +44,38 @@ __all__ = [
     "AugmentConfig",
     "Augmenter",
     "BackboneName",
+    "ClassifierScorer",
     "Discriminator",
     "DiscriminatorConfig",
+    "DiversityReward",
     "Engine",
     "FeatureExtractor",
+    "FrechetReward",
     "FrozenFeatures",
     "FrozenViT",
+    "GaussianStatistics",
+    "ImageScorer",
     "LocalEngine",
     "LossName",
+    "MixtureReward",
+    "PooledFeatures",
+    "PretrainedReward",
     "PublishedDiscriminator",
     "PublishedHead",
+    "RewardModel",
     "RewardName",
+    "SimilarityScorer",
     "accuracy",
     "bce_loss",
     "dino_vit_s16",
     "discriminator_loss",
     "efficientnet_lite",
+    "frechet_credit",
+    "frechet_reference",
     "gradient_penalty",
     "hinge_loss",
     "import_head",
+    "novelty",
     "registry_weights",
     "reward_from_logits",
 ]

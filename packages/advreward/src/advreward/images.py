@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,7 +19,14 @@ def check_images(images: Tensor) -> None:
         )
 
 
-def prepare_images(images: Tensor, size: int, mean: Channels, std: Channels) -> Tensor:
+def prepare_images(
+    images: Tensor,
+    size: int,
+    mean: Channels,
+    std: Channels,
+    *,
+    mode: Literal["bilinear", "bicubic"] = "bilinear",
+) -> Tensor:
     """Resizes images and standardises their channels.
 
     Args:
@@ -25,6 +34,7 @@ def prepare_images(images: Tensor, size: int, mean: Channels, std: Channels) -> 
         size: side in pixels of the result.
         mean: of the red, green and blue channel of images in [0, 1].
         std: standard deviations, likewise.
+        mode: of the interpolation, which is antialiased.
 
     Returns:
         (B, 3, size, size).
@@ -34,5 +44,5 @@ def prepare_images(images: Tensor, size: int, mean: Channels, std: Channels) -> 
     """
     check_images(images)
     if images.shape[-2:] != (size, size):
-        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+        images = F.interpolate(images, (size, size), mode=mode, antialias=True)
     return (images - images.new_tensor(mean).view(3, 1, 1)) / images.new_tensor(std).view(3, 1, 1)

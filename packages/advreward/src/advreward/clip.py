@@ -1,0 +1,70 @@
+"""CLIP's agreement of image and text, through transformers (the extra ``advreward[clip]``).
+
+Models with CLIP's architecture that were tuned on people's choices, such as PickScore, are read by
+the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoTokenizer, CLIPModel
+
+from advreward.images import prepare_images
+from advreward.pretrained import SimilarityScorer
+
+# Of the data that CLIP was trained on; OpenCLIP and PickScore keep them.
+_PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ClipImageEncoder(nn.Module):
+    """The image tower of a CLIP: images (B, 3, H, W) in [0, 1] -> (B, P)."""
+
+    def __init__(self, model: CLIPModel) -> None:
+        super().__init__()
+        self.size = int(model.vision_model.embeddings.image_size)
+        self.tower = model.vision_model
+        self.projection = model.visual_projection
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the vectors of images of any size, squeezed to the model's square."""
+        pixels = prepare_images(images, self.size, _PIXEL_MEAN, _PIXEL_STD, mode="bicubic")
+        pixels = pixels.to(self.projection.weight.dtype)
+        vectors: Tensor = self.projection(self.tower(pixel_values=pixels).pooler_output)
+        return vectors
+
+
+@torch.no_grad()
+def clip_scorer(weights: Path | str, prompts: Sequence[str]) -> SimilarityScorer:
+    """Builds a scorer from a CLIP model and one prompt for each label.
+
+    Args:
+        weights: a folder with the model and its tokenizer, or the name of a repository on the
+            Hugging Face hub.
+        prompts: prompt i is what an image of label i should show. For captions instead of classes,
+            number the captions and use their numbers as labels.
+
+    Raises:
+        ValueError: if there is no prompt.
+        OSError: if the model cannot be found, as transformers puts it.
+    """
+    if not prompts:
+        raise ValueError("prompts is empty: give one for each label")
+    model = CLIPModel.from_pretrained(weights)  # in evaluation mode, as transformers returns it
+    tokenizer = AutoTokenizer.from_pretrained(weights)
+    tokens = tokenizer(
+        list(prompts),
+        padding=True,
+        truncation=True,
+        max_length=model.text_model.embeddings.position_embedding.num_embeddings,
+        return_tensors="pt",
+    )
+    pooled = model.text_model(
+        input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+    ).pooler_output
+    return SimilarityScorer(ClipImageEncoder(model), model.text_projection(pooled))
