@@ -1,5 +1,6 @@
 """The training loop: resuming, signals, bad losses."""
 
+import json
 import math
 import multiprocessing
 import os
@@ -14,9 +15,11 @@ import pytest
 import torch
 from adanat.checkpoints import complete_steps, latest_state
 from adanat.errors import TrainingError
-from adanat.loop import IntervalHook, train_loop
-from adanat.runs import read_metrics
+from adanat.loop import IntervalHook, PictureHook, train_loop
+from adanat.metrics_log import read_metrics
 from adanat.sampling_order import batch_indices
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 STEPS = 23
 
@@ -226,7 +229,7 @@ def test_time_alone_also_saves(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_the_run_unsaved(tmp_path: Path, value: float) -> None:
-    with pytest.raises(TrainingError, match=rf"test: policy_loss is {value} at step 4"):
+    with pytest.raises(TrainingError, match=rf"test, step 4: policy_loss is {value}; "):
         train_loop(
             step_fn=lambda step: {"policy_loss": value if step == 4 else 1.0},
             total_steps=9,
@@ -249,3 +252,40 @@ def test_bad_intervals_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="save_every must be at least 1, got 0"):
         _train(tmp_path, save_every=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_items_of_a_batch_without_a_finite_loss_are_kept(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"The items of its batch are in .*failed-batch.json"):
+        train_loop(
+            step_fn=lambda step: {"loss": math.nan if step == 3 else 1.0},
+            total_steps=9,
+            folder=tmp_path,
+            get_state=dict,
+            set_state=lambda state: None,
+            description="test",
+            batch_of=lambda step: batch_indices(10, 4, step, 0).tolist(),
+        )
+    kept = json.loads((tmp_path / "failed-batch.json").read_text())
+    assert kept == {"step": 3, "items": batch_indices(10, 4, 3, 0).tolist()}
+
+
+def test_pictures_are_kept_as_files_and_events(tmp_path: Path) -> None:
+    def draw() -> torch.Tensor:
+        return torch.linspace(0, 1, 4 * 3 * 8 * 8).reshape(4, 3, 8, 8)
+
+    train_loop(
+        step_fn=lambda step: {},
+        total_steps=5,
+        folder=tmp_path,
+        get_state=dict,
+        set_state=lambda state: None,
+        description="test",
+        pictures=[PictureHook(3, "samples", draw, columns=2)],
+    )
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert names == ["samples-000000003.png", "samples-000000005.png"]
+    with Image.open(tmp_path / "pictures" / names[0]) as found:
+        assert found.size == (2 * (8 + 2) + 2, 2 * (8 + 2) + 2)  # make_grid's border of two
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Images("samples")] == [3, 5]

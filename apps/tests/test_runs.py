@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from adanat.errors import StageError, StorageError
-from adanat.runs import MetricsLog, Stage, config_to_json, fingerprint, read_metrics
+from adanat.metrics_log import MetricsLog, read_metrics
+from adanat.runs import Stage, config_to_json, fingerprint
 
 
 class Colour(enum.Enum):

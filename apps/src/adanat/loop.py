@@ -6,19 +6,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torchvision.utils import make_grid
 
-from adanat.checkpoints import latest_state, save_state
+from adanat.checkpoints import atomic_write_json, latest_state, save_state
+from adanat.engine import AccelerateEngine
 from adanat.errors import StorageError, TrainingError
+from adanat.metrics_log import MetricsLog
 from adanat.progress import ProgressReporter
-from adanat.runs import MetricsLog
+from adanat.seeding import derive_seed
 
 CHECKPOINTS_FOLDER = "checkpoints"
+FAILED_BATCH_FILE = "failed-batch.json"
 _SHOWN_METRICS = 3
 
 
@@ -31,6 +36,19 @@ class IntervalHook(NamedTuple):
 
     every: int
     call: Callable[[int], Mapping[str, float]]
+
+
+class PictureHook(NamedTuple):
+    """A grid of pictures to look at, after every ``every``-th step and after the last one.
+
+    ``draw()`` gives images (N, 3, H, W) in [0, 1]; only the main process calls it. It must leave
+    states and random generators as they are.
+    """
+
+    every: int
+    name: str
+    draw: Callable[[], Tensor]
+    columns: int
 
 
 def train_loop(
@@ -46,6 +64,9 @@ def train_loop(
     log_every: int = 50,
     keep_last: int = 2,
     hooks: Sequence[IntervalHook] = (),
+    pictures: Sequence[PictureHook] = (),
+    engine: AccelerateEngine | None = None,
+    batch_of: Callable[[int], Sequence[int]] | None = None,
 ) -> None:
     """Call ``step_fn`` for steps 0 to ``total_steps`` - 1, resuming what the folder holds.
 
@@ -57,6 +78,10 @@ def train_loop(
 
     On Ctrl-C or SIGTERM the current step is finished and saved, then the process exits with 130
     or 143; a second signal stops at once.
+
+    Several processes run the loop together, each step at the same time: scalars are averaged over
+    them, a signal to one stops all, and the main one writes. Its checkpoint holds the random states
+    of all; resumed by another number of processes, those without a state get one of their own.
 
     Args:
         step_fn: Does one step, given its number from 0, and returns scalars to log.
@@ -70,9 +95,13 @@ def train_loop(
         log_every: Steps between logged means, >= 1.
         keep_last: How many checkpoints stay, >= 1.
         hooks: Called at their intervals, in order.
+        pictures: Drawn at their intervals.
+        engine: The processes; default this one alone.
+        batch_of: Items of the batch of a step, to be written down when its loss is not finite.
 
     Raises:
-        TrainingError: A scalar whose name contains "loss" is not finite. That step is not saved.
+        TrainingError: A scalar whose name contains "loss" is not finite. That step is not saved;
+            the items of its batch are in ``failed-batch.json``.
         StorageError: A checkpoint or metric could not be written or read.
         SystemExit: A signal came; the state is saved.
     """
@@ -81,9 +110,11 @@ def train_loop(
         ("save_every", save_every),
         ("log_every", log_every),
         *((f"hooks[{i}].every", hook.every) for i, hook in enumerate(hooks)),
+        *((f"pictures[{i}].every", hook.every) for i, hook in enumerate(pictures)),
     ):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    engine = engine or AccelerateEngine()
     checkpoints = folder / CHECKPOINTS_FOLDER
     means = _IntervalMeans()
     step = 0
@@ -97,7 +128,7 @@ def train_loop(
         try:
             set_state(checkpoint.state["trainer"])
             means.load_state_dict(checkpoint.state["means"])
-            _set_random_states(checkpoint.state["random"])
+            _set_random_states(checkpoint.state["random"], step, engine)
         except (KeyError, RuntimeError, ValueError) as error:
             raise StorageError(
                 f"the checkpoint of step {step} in {checkpoints} does not fit this model: {error}. "
@@ -105,47 +136,56 @@ def train_loop(
             ) from error
 
     def save() -> None:
-        log.sync()
         state = {
             "trainer": dict(get_state()),
             "means": means.state_dict(),
-            "random": _random_states(),
+            "random": _random_states(engine),
         }
-        save_state(checkpoints, step, state, keep_last=keep_last)
+        if log is not None:
+            log.sync()
+            save_state(checkpoints, step, state, keep_last=keep_last)
 
-    with (
-        _stop_signal() as received,
-        MetricsLog(folder, step) as log,
-        ProgressReporter(description, total_steps, completed=step) as progress,
-    ):
+    def record(values: Mapping[str, float] | None) -> None:
+        if log is not None and values:
+            log.log(step, values)
+
+    with ExitStack() as stack:
+        received = stack.enter_context(_stop_signal())
+        log = stack.enter_context(MetricsLog(folder, step)) if engine.is_main else None
+        progress = stack.enter_context(
+            ProgressReporter(description, total_steps, completed=step, shown=engine.is_main)
+        )
         last_save = time.monotonic()
         while step < total_steps:
             try:
-                values = step_fn(step)
+                values = engine.mean(step_fn(step))
+                _check_finite(values)
             except FloatingPointError as error:
-                raise TrainingError(f"{description}, step {step}: {error}") from error
-            _check_finite(values, step, description)
+                written = _write_failed_batch(folder, step, batch_of) if batch_of else ""
+                raise TrainingError(f"{description}, step {step}: {error}.{written}") from error
             step += 1
             means.add(values)
             last = step == total_steps
-            shown = None
-            if last or step % log_every == 0:
-                shown = means.pop()
-                log.log(step, shown)
+            shown = means.pop() if last or step % log_every == 0 else None
+            record(shown)
             for hook in hooks:
-                if (last or step % hook.every == 0) and (extra := hook.call(step)):
-                    log.log(step, extra)
+                if last or step % hook.every == 0:
+                    record(hook.call(step))
+            for picture in pictures:
+                if log is not None and (last or step % picture.every == 0):
+                    grid = make_grid(picture.draw().float().cpu(), nrow=picture.columns)
+                    log.picture(step, picture.name, grid)
             progress.advance(values=_first(shown))
             overdue = time.monotonic() - last_save >= save_every_seconds
-            if last or step % save_every == 0 or overdue or received:
+            number = engine.largest(received[0] if received else 0)
+            if last or step % save_every == 0 or engine.largest(overdue) or number:
                 save()
                 last_save = time.monotonic()
-            if received and not last:
-                number = received[0]
-                print(f"{description}: stopped, step {step} is saved", file=sys.stderr)
+            if number:
+                if not last:
+                    print(f"{description}: stopped, step {step} is saved", file=sys.stderr)
+                engine.wait()  # until the checkpoint is on the disk
                 raise SystemExit(128 + number)
-        if received:
-            raise SystemExit(128 + received[0])
 
 
 class _IntervalMeans:
@@ -180,24 +220,37 @@ def _first(values: Mapping[str, float] | None) -> dict[str, float] | None:
     return None if values is None else dict(list(values.items())[:_SHOWN_METRICS])
 
 
-def _check_finite(values: Mapping[str, float], step: int, description: str) -> None:
+def _check_finite(values: Mapping[str, float]) -> None:
     for name, value in values.items():
         if "loss" in name and not math.isfinite(value):
-            raise TrainingError(
-                f"{description}: {name} is {value} at step {step}. This step is not saved; "
-                "lower the learning rate or clip gradients, and start again with --overwrite."
+            raise FloatingPointError(
+                f"{name} is {value}; this step is not saved. Lower the learning rate or clip "
+                "gradients, and start again with --overwrite"
             )
 
 
-def _random_states() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+def _write_failed_batch(folder: Path, step: int, batch_of: Callable[[int], Sequence[int]]) -> str:
+    """Keep which items the step saw; returns where, for the message."""
+    path = folder / FAILED_BATCH_FILE
+    atomic_write_json(path, {"step": step, "items": list(map(int, batch_of(step)))})
+    return f" The items of its batch are in {path}."
 
 
-def _set_random_states(states: Mapping[str, Any]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
+def _random_states(engine: AccelerateEngine) -> dict[str, Any]:
+    """The global generators of every process, one a row."""
+    states = {"cpu": engine.gather(torch.get_rng_state()[None])}
+    if engine.device.type == "cuda":
+        states["cuda"] = engine.gather(torch.cuda.get_rng_state(engine.device)[None])
+    return states
+
+
+def _set_random_states(states: Mapping[str, Any], step: int, engine: AccelerateEngine) -> None:
+    if engine.process_index >= len(states["cpu"]):  # it was saved by fewer processes
+        torch.manual_seed(derive_seed(step, "process", engine.process_index))
+        return
+    torch.set_rng_state(states["cpu"][engine.process_index])
+    if "cuda" in states and engine.device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"][engine.process_index], engine.device)
 
 
 @contextmanager

@@ -39,13 +39,17 @@ class ProgressReporter:
         description: What is being done, for example "train-tokenizer".
         total: Number of items in all.
         completed: Items that an earlier session did.
+        shown: Whether to show anything; of several processes one should.
     """
 
-    def __init__(self, description: str, total: int, completed: int = 0) -> None:
+    def __init__(
+        self, description: str, total: int, completed: int = 0, *, shown: bool = True
+    ) -> None:
         self._description = description
         self._total = total
         self._completed = self._first = completed
-        self._live = sys.stderr.isatty()
+        self._live = shown and sys.stderr.isatty()
+        self._in_lines = shown and not self._live
         self._began = self._last_line = time.monotonic()
         self._values = ""
         self._bar = Progress(
@@ -73,7 +77,7 @@ class ProgressReporter:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
-        if not self._live and self._completed > self._first:
+        if self._in_lines and self._completed > self._first:
             self._print_line()
 
     def advance(self, count: int = 1, values: Mapping[str, float] | None = None) -> None:
@@ -82,7 +86,7 @@ class ProgressReporter:
         if values is not None:
             self._values = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self._bar.update(self._task, advance=count, values=self._values)
-        if not self._live and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+        if self._in_lines and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._print_line()
 
     def _print_line(self) -> None:

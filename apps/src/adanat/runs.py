@@ -1,4 +1,4 @@
-"""Bookkeeping of stages: what a folder was made with, whether it is finished, its metrics."""
+"""Bookkeeping of stages: what a folder was made with, and whether it is finished."""
 
 import dataclasses
 import enum
@@ -9,20 +9,16 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
-from torch.utils.tensorboard import SummaryWriter
-
-from adanat.checkpoints import atomic_write_json, atomic_write_text, read_json
+from adanat.checkpoints import atomic_write_json, read_json
 from adanat.errors import StageError, StorageError
 
 CONFIG_FILE = "config.json"
 DONE_FILE = "done.json"
-METRICS_FILE = "metrics.jsonl"
 _LOCK_FILE = ".lock"
 _SECONDS_FILE = "seconds.json"
 
@@ -63,6 +59,19 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class Processes(Protocol):
+    """What a stage asks of the processes that work on it together."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes."""
+        ...
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        ...
+
+
 class Stage:
     """One stage of a run in a folder of its own.
 
@@ -77,18 +86,28 @@ class Stage:
                 stage.finish({"loss": 0.1})
         stage.results()
 
+    Of several processes the main one locks and writes; all enter and leave the block together.
+
     Args:
         name: The stage's name in messages.
         folder: The stage's folder; nothing is created before work starts.
         config: All that determines the results, as config_to_json takes it.
         depends_on: Stages whose output this one reads; a change of their config is a change here.
+        processes: Those that work on the stage; None: this one alone.
     """
 
     def __init__(
-        self, name: str, folder: Path, config: object, *, depends_on: Sequence["Stage"] = ()
+        self,
+        name: str,
+        folder: Path,
+        config: object,
+        *,
+        depends_on: Sequence["Stage"] = (),
+        processes: Processes | None = None,
     ) -> None:
         self.name = name
         self.folder = folder
+        self._processes = processes
         self._described = {
             "stage": name,
             "config": config_to_json(config),
@@ -153,6 +172,8 @@ class Stage:
         Raises:
             StorageError: The marker could not be written; the stage is not finished.
         """
+        if not self._writes:
+            return
         if self._lock is None:
             raise RuntimeError(f"finish() of stage {self.name!r} outside its with block")
         done = {**self._described, "results": dict(results), "seconds": self._elapsed()}
@@ -160,6 +181,10 @@ class Stage:
 
     def __enter__(self) -> Self:
         self._refuse_other_config()
+        if self._processes is not None:
+            self._processes.wait()  # or one could finish while another still asks is_done()
+        if not self._writes:
+            return self
         lock = self._take_lock()
         self._lock, self._began = lock, time.monotonic()
         if not (self.folder / CONFIG_FILE).is_file():
@@ -173,7 +198,8 @@ class Stage:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            atomic_write_json(self.folder / _SECONDS_FILE, {"seconds": self._elapsed()})
+            if self._writes:
+                atomic_write_json(self.folder / _SECONDS_FILE, {"seconds": self._elapsed()})
         except StorageError:
             if error is None:
                 raise
@@ -181,6 +207,12 @@ class Stage:
             if self._lock is not None:
                 self._lock.close()
             self._lock = None
+        if self._processes is not None and error is None:
+            self._processes.wait()  # for what the main one has written
+
+    @property
+    def _writes(self) -> bool:
+        return self._processes is None or self._processes.is_main
 
     def _take_lock(self) -> IO[str]:
         """An open file whose lock the system drops when this process ends, however it ends."""
@@ -237,97 +269,3 @@ def _differences(found: Any, wanted: Any, path: str = "") -> list[str]:
     if path.startswith("inputs."):
         return [f"the output of stage {path.removeprefix('inputs.')!r} has changed"]
     return [f"{path.removeprefix('config.')}: the folder has {found!r}, this run has {wanted!r}"]
-
-
-class MetricsLog:
-    """Metrics of a run in ``metrics.jsonl`` and as TensorBoard events; a context manager.
-
-    Opening it for a run resumed at ``step`` drops what was logged after that step, so that the
-    file of a resumed run equals that of one never stopped.
-
-    Args:
-        folder: Where the files go; created when absent.
-        step: The step at which the run goes on, 0 for a new one.
-    """
-
-    def __init__(self, folder: Path, step: int = 0) -> None:
-        path = folder / METRICS_FILE
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            kept = [row for row in read_metrics(folder) if row["step"] <= step] if step else []
-            atomic_write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-            self._file = path.open("a")
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror}") from error
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one row; a value that is not finite becomes null.
-
-        Args:
-            step: Number of training steps done.
-            values: Scalars by name.
-
-        Raises:
-            StorageError: The row could not be written.
-        """
-        row = {"step": step} | {
-            name: float(value) if math.isfinite(value) else None for name, value in values.items()
-        }
-        with self._clear_errors():
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-            for name, value in values.items():
-                self._events.add_scalar(name, value, step)
-
-    def sync(self) -> None:
-        """Bring all rows to the disk before a checkpoint claims their step. Raises StorageError."""
-        with self._clear_errors():
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close both files. Raises StorageError when their last rows could not be written."""
-        with self._clear_errors():
-            self._file.close()
-            self._events.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            self.close()
-        except StorageError:
-            if error is None:  # an earlier error tells more
-                raise
-
-    @contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StorageError(f"cannot write {self._file.name}: {error.strerror}") from error
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Rows of ``metrics.jsonl`` in order, [] without one; a torn last line is left out.
-
-    Raises:
-        StorageError: A line that is not the last one is damaged.
-    """
-    path = folder / METRICS_FILE
-    if not path.is_file():
-        return []
-    rows = []
-    lines = path.read_text().split("\n")
-    for number, line in enumerate(lines[:-1], start=1):  # after the last newline: "" or a torn row
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise StorageError(f"{path}, line {number} is damaged: {error}") from error
-    return rows

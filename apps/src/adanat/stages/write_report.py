@@ -10,6 +10,7 @@ import numpy as np
 from adanat import plots
 from adanat.checkpoints import atomic_write_json, atomic_write_text
 from adanat.contestants import ADAPTIVE, STATIC_TUNED, describe
+from adanat.metrics_log import read_metrics
 from adanat.report import (
     EvaluationProtocol,
     Highlight,
@@ -23,7 +24,7 @@ from adanat.report import (
 from adanat.report import write_report as render_page
 from adanat.report_pictures import ReportPictures
 from adanat.run import Run
-from adanat.runs import config_to_json, read_metrics
+from adanat.runs import config_to_json
 from adanat.stages.evaluate import DISTANCE
 from adanat.summary import (
     COLUMNS,

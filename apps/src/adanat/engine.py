@@ -1,0 +1,154 @@
+"""Precision and processes of a run: what the trainers of all libraries ask for, by accelerate.
+
+`accelerate launch` or `torchrun` start the processes; without either there is one. Each trainer
+keeps its own model and calls whatever it likes of it, so gradients are averaged after the backward
+pass instead of by a wrapper around the model: buckets of them, in the order of the parameters, as
+many bytes as DistributedDataParallel would send. All processes hold the same weights throughout.
+"""
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import Literal
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+
+Precision = Literal["no", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("no", "bf16")
+_BUCKET_BYTES = 64 * 2**20
+_LONGEST_WAIT = timedelta(days=2)  # for what one process does while the others wait
+
+
+class AccelerateEngine:
+    """One process of a run, and its ties to the others.
+
+    Args:
+        precision: ``no`` for the parameters' own, ``bf16`` for autocast in forward passes.
+
+    Raises:
+        ValueError: An unknown precision.
+    """
+
+    def __init__(self, precision: Precision = "no") -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
+        self._accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),  # or it would start no process group there
+            mixed_precision=precision,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
+        )
+        self._followed: list[nn.Parameter] = []
+        self._touched: set[nn.Parameter] = set()
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        device: torch.device = self._accelerator.device
+        return device if device.type != "cpu" else torch.device("cpu")  # not cpu:0
+
+    @property
+    def num_processes(self) -> int:
+        """How many processes work together."""
+        return int(self._accelerator.num_processes)
+
+    @property
+    def process_index(self) -> int:
+        """Which of them this one is; 0 writes the files."""
+        return int(self._accelerator.process_index)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.process_index == 0
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Forward passes in the chosen precision."""
+        context: AbstractContextManager[object] = self._accelerator.autocast()
+        return context
+
+    def follow(self, *modules: nn.Module) -> None:
+        """Give these modules process 0's weights and average their gradients from now on.
+
+        Every module that a trainer changes must be named once, in the same order everywhere.
+        """
+        if self.num_processes == 1:
+            return
+        for module in modules:
+            for tensor in (*module.parameters(), *module.buffers()):
+                torch.distributed.broadcast(tensor.detach(), src=0)
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    parameter.register_post_accumulate_grad_hook(self._touched.add)
+                    self._followed.append(parameter)
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradients of a scalar loss, averaged over the processes.
+
+        What had been accumulated before is equal everywhere, so averaging it again changes nothing.
+        """
+        self._touched.clear()
+        self._accelerator.backward(loss)
+        touched = (p for p in self._followed if p in self._touched)
+        gradients = [p.grad for p in touched if p.grad is not None]
+        for bucket in _buckets(gradients):
+            flat = _flatten_dense_tensors(bucket)
+            torch.distributed.all_reduce(flat)
+            flat /= self.num_processes
+            for gradient, mean in zip(bucket, _unflatten_dense_tensors(flat, bucket), strict=True):
+                gradient.copy_(mean)
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Concatenate over the processes in their order: (n, ...) -> (P * n, ...)."""
+        if self.num_processes == 1:
+            return tensor
+        there = tensor.to(self.device).contiguous()
+        parts = [torch.empty_like(there) for _ in range(self.num_processes)]
+        torch.distributed.all_gather(parts, there)
+        return torch.cat(parts).to(tensor.device)
+
+    def rows(self, count: int) -> slice:
+        """This process's part of ``count`` rows, the n-th of equal parts.
+
+        Raises:
+            ValueError: They cannot be shared equally.
+        """
+        if count % self.num_processes:
+            raise ValueError(
+                f"a batch of {count} cannot be shared equally by {self.num_processes} processes: "
+                "choose a multiple"
+            )
+        share = count // self.num_processes
+        return slice(self.process_index * share, (self.process_index + 1) * share)
+
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Mean over the processes of scalars that all of them have, by name."""
+        if self.num_processes == 1:
+            return dict(values)
+        row = torch.tensor([list(values.values())], dtype=torch.float64)
+        return dict(zip(values, self.gather(row).mean(dim=0).tolist(), strict=True))
+
+    def largest(self, number: int) -> int:
+        """The largest of the processes' numbers."""
+        return int(self.gather(torch.tensor([int(number)])).max())
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        self._accelerator.wait_for_everyone()
+
+
+def _buckets(gradients: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    """Gradients of one type in groups of about ``_BUCKET_BYTES``."""
+    bucket: list[Tensor] = []
+    for gradient in gradients:
+        if bucket and (
+            gradient.dtype != bucket[0].dtype
+            or sum(g.numel() * g.element_size() for g in bucket) > _BUCKET_BYTES
+        ):
+            yield bucket
+            bucket = []
+        bucket.append(gradient)
+    if bucket:
+        yield bucket
