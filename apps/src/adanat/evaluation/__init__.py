@@ -1,0 +1,7 @@
+"""Evaluation of any source of images: folders, archives, shards, or a run of this project."""
+
+from adanat.evaluation.evaluate import evaluate_source
+from adanat.evaluation.options import SourceEvaluation
+from adanat.evaluation.results import EvaluationResult
+
+__all__ = ["EvaluationResult", "SourceEvaluation", "evaluate_source"]

@@ -1,0 +1,84 @@
+"""What `adanat evaluate SOURCE` can be told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from adanat.evaluation.figures import METRICS, ManifoldName, MetricName
+from adanat.evaluation.weights import default_cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceEvaluation:
+    """What to judge, against what, by which figures."""
+
+    source: tyro.conf.Positional[str]
+    """A run folder of this project, a folder of images, an .npz with arr_0 (ADM's layout), or
+    webdataset shards (a .tar, a folder of them, or a quoted pattern such as 'data/test-*.tar')."""
+    reference: str | None = None
+    """Real images, named in the same ways, or an .npz with mu and sigma."""
+    metrics: tuple[MetricName, ...] = ("lite2", "precision", "recall")
+    """Figures: fid and kid (clean-fid's protocol), fid-adm and inception-score (ADM's), lite2 and
+    lite2-kid (offline, never called FID), precision, recall, density, coverage, clip-score."""
+    output: Path
+    """The JSON file of results."""
+    manifold: ManifoldName = "lite2"
+    """Features of precision, recall, density and coverage."""
+    feature_size: int = 64
+    """Side in pixels to which images are resized for lite2."""
+    statistics_protocol: ManifoldName = "adm"
+    """How a --reference file was made that has mu and sigma but does not say so itself."""
+    num_samples: int | None = None
+    """Images judged. Default: all of them; 10,000 of a run folder."""
+    num_reference: int | None = None
+    """Real images used, the first ones. Default: all."""
+    policy: str = "adaptive"
+    """Of a run folder: static, static_tuned, static_tuned_T8, adaptive, adaptive_1, or
+    adaptive_static."""
+    num_steps: int | None = None
+    """Of a run folder: decoding steps of the policy static."""
+    seeds: tuple[int, ...] = (0,)
+    """Of a run folder: generation seeds; intervals are over them."""
+    labels: Literal["balanced", "random"] = "balanced"
+    """Of a run folder: every class equally often, or drawn at random."""
+    scoring_seed: int = 0
+    """Seed of KID's subsets, the Inception Score's splits and the resampling."""
+    batch_size: int = 100
+    """Images at once, in generation and in feature extraction."""
+    save_images: Path | None = None
+    """Folder for the judged images as PNG files (one folder a seed)."""
+    save_npz: Path | None = None
+    """File for the judged images in ADM's layout (one file a seed)."""
+    pictures: Path | None = None
+    """Folder for pictures: a grid, nearest real neighbours, best and worst of each class."""
+    weights_dir: Path | None = None
+    """Folder of downloaded weights. Default: weights/ in the cache."""
+    clip_dir: Path | None = None
+    """Folder of a CLIP model as transformers saves it, for clip-score."""
+    cache_dir: Path | None = None
+    """Folder of features and reference statistics. Default: ~/.cache/adanat."""
+
+    def __post_init__(self) -> None:
+        if not self.metrics or not self.seeds:
+            raise ValueError("metrics and seeds need at least one entry each")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1")
+        missing = [name for name in self.metrics if METRICS[name].needs_reference]
+        if missing and self.reference is None:
+            raise ValueError(
+                f"{', '.join(missing)} compare with real images: name them by --reference"
+            )
+        if "clip-score" in self.metrics and self.clip_dir is None:
+            raise ValueError("clip-score needs a CLIP model: name its folder by --clip-dir")
+
+    @property
+    def cache(self) -> Path:
+        """Where everything is kept between evaluations."""
+        return self.cache_dir or default_cache()
+
+    @property
+    def weights(self) -> Path:
+        """Where the networks' weights are looked up and downloaded to."""
+        return self.weights_dir or self.cache / "weights"
