@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from natgen import (
+    DecodingEnvironment,
     FirstStepCache,
     NoiseSource,
     StaticSchedule,
@@ -150,6 +151,23 @@ def test_first_steps_may_be_kept(class_model):
             assert torch.equal(done[index].tokens, sample.tokens)
     # Nothing is left to run but the steps after the first.
     assert sum(s.num_passes for s in done.values()) < sum(s.num_passes for s in expected.values())
+
+
+def test_environment_tells_the_steps_that_each_episode_needed(class_model):
+    policy = Hasty(class_model.seq_len)
+    environment = DecodingEnvironment(
+        class_model,
+        num_steps=policy.num_steps,
+        conditions=lambda episodes: LABELS[episodes - 100],
+        noise=NoiseSource(3),
+    )
+    done = run(class_model, policy, 4)
+    for _ in range(2):
+        view = environment.reset(torch.tensor(INDICES))
+        for t in range(policy.num_steps):
+            view, _, _ = environment.step(policy(view["features"], t))
+        outcome = environment.outcome()
+        assert outcome["num_steps"].tolist() == [done[index].num_steps for index in INDICES]
 
 
 def test_texts(text_model):

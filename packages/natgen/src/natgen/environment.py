@@ -53,6 +53,7 @@ class DecodingEnvironment:
         self._initial_tokens = initial_tokens
         # Without an observation once the episodes have ended: its logits need not live on.
         self._current: tuple[DecodingState, Observation | None] | None = None
+        self._steps_taken = torch.zeros(0, dtype=torch.int64)
 
     @property
     def num_steps(self) -> int:
@@ -74,6 +75,7 @@ class DecodingEnvironment:
         state = init_state(self._model, self._conditions(episodes), episodes, initial_tokens=given)
         observation = observe(self._model, state, guided=not defers_guidance(state))
         self._current = state, observation
+        self._steps_taken = torch.zeros_like(state.sample_indices)
         return self._view(observation, 0)
 
     @torch.no_grad()
@@ -101,6 +103,8 @@ class DecodingEnvironment:
         if defers_guidance(state):
             scale = action["guidance_scale"]
             observation = add_guidance(self._model, state, observation, scale)
+        masked = state.tokens == self._model.mask_token_id
+        self._steps_taken = self._steps_taken + masked.any(dim=1)
         state = apply(state, observation, action, self._noise, last=ends)
         if not ends:
             observation = observe(self._model, state, guided=not defers_guidance(state))
@@ -113,8 +117,9 @@ class DecodingEnvironment:
         """The finished images.
 
         Returns:
-            "tokens" (B, h, w) int64, the episodes' indices as "episodes" (B,) int64, and the
-            condition as "labels" (B,) or, for text, "context" (B, N, C).
+            "tokens" (B, h, w) int64, the episodes' indices as "episodes" (B,) int64, the steps that
+            each needed until nothing was masked as "num_steps" (B,) int64, for a reward with a
+            price per step, and the condition as "labels" (B,) or, for text, "context" (B, N, C).
 
         Raises:
             RuntimeError: the episodes have not ended.
@@ -128,6 +133,7 @@ class DecodingEnvironment:
         return {
             "tokens": state.drawn.view(-1, *self._model.grid_size),
             "episodes": state.sample_indices,
+            "num_steps": self._steps_taken,
             condition_name: state.condition,
         }
 
