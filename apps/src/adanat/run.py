@@ -103,7 +103,12 @@ class Run:
             shared | {"tokenizer": recipe.tokenizer},
             depends_on=[data],
         )
-        tokens = Stage("tokenize", folder.tokens, {}, depends_on=[data, tokenizer])
+        tokens = Stage(
+            "tokenize",
+            folder.tokens,
+            {"mirrored": recipe.tokens.mirrored},
+            depends_on=[data, tokenizer],
+        )
         generator = Stage(
             "train-generator",
             folder.generator,

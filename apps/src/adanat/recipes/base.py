@@ -86,6 +86,18 @@ class TokenizerRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokensRecipe:
+    """The images as codes, which is what the transformer learns from."""
+
+    mirrored: bool = False
+    """Whether mirrored copies of the images to learn from follow behind the originals."""
+    batch_size: int = 250
+
+    def __post_init__(self) -> None:
+        _require_positive("tokens", batch_size=self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GeneratorRecipe:
     """Stage 2: the non-autoregressive transformer on those codes."""
 
@@ -233,6 +245,7 @@ class Recipe:
     policy: PolicyRecipe
     evaluation: EvaluationRecipe
     text: TextRecipe = TextRecipe()
+    tokens: TokensRecipe = TokensRecipe()
     num_decoding_steps: int = 4
     seed: int = 0
     checkpoint_every: int = 200
