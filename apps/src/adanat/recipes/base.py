@@ -57,6 +57,8 @@ class TextRecipe:
     """Name of a text encoder (`adanat.text.load_text_encoder`); None: the classes condition."""
     num_tokens: int = 24
     """Feature tokens of a caption; longer captions are cut off."""
+    stored: bool = True
+    """Whether features are encoded once and kept on disk, or anew for every batch."""
     scorer_steps: int = 1500
     """Training steps of the image-text scorer of the evaluation."""
 
