@@ -15,17 +15,37 @@ _FIRST_STEP_BYTES = 2**30
 def bench_step(benchmark: BenchmarkFixture, workload: Workload) -> None:
     """A step in the middle: both branches, the draw, the re-masking."""
     schedule = workload.schedule(num_steps=4)
-    indices = torch.arange(len(workload.labels), device=workload.device)
     with torch.no_grad():
-        first = natgen.init_state(workload.nat, workload.labels, indices)
-        second, _ = natgen.step(workload.nat, schedule, first, workload.noise)
+        state = _second_state(workload)
         run_benchmark(
             benchmark,
             workload,
-            lambda: natgen.step(workload.nat, schedule, second, workload.noise),
+            lambda: natgen.step(workload.nat, schedule, state, workload.noise),
             unit="samples",
-            count=len(indices),
+            count=len(state.tokens),
         )
+
+
+def bench_draw(benchmark: BenchmarkFixture, workload: Workload) -> None:
+    """What follows the passes of that step: guidance, noise, the draw, the re-masking."""
+    with torch.no_grad():
+        state = _second_state(workload)
+        observation = natgen.observe(workload.nat, state)
+        parameters = workload.schedule(num_steps=4)(observation.features, state.timestep)
+        run_benchmark(
+            benchmark,
+            workload,
+            lambda: natgen.apply(state, observation, parameters, workload.noise),
+            unit="samples",
+            count=len(state.tokens),
+        )
+
+
+def _second_state(workload: Workload) -> natgen.DecodingState:
+    indices = torch.arange(len(workload.labels), device=workload.device)
+    first = natgen.init_state(workload.nat, workload.labels, indices)
+    second, _ = natgen.step(workload.nat, workload.schedule(4), first, workload.noise)
+    return second
 
 
 @pytest.mark.parametrize("guidance_scale", [0.0, 3.0], ids=["free", "guided"])
@@ -52,6 +72,27 @@ def bench_generation_warm(benchmark: BenchmarkFixture, workload: Workload, num_s
     """The same where the first step's outputs are kept from earlier batches."""
     model = natgen.FirstStepCache(workload.nat, max_bytes=_FIRST_STEP_BYTES)
     _generate(benchmark, workload, model, workload.policy(num_steps))
+
+
+def bench_generation_continuous(
+    benchmark: BenchmarkFixture, workload: Workload, num_steps: int
+) -> None:
+    """A stream of 4 B samples through B places, each sample complete halfway."""
+    values = workload.schedule(num_steps).values
+    values[num_steps // 2 - 1, natgen.COMPONENTS.index("mask_ratio")] = 0.0
+    schedule = natgen.StaticSchedule(values)
+    labels = workload.labels.repeat(4)
+
+    def generate() -> list[natgen.FinishedSample]:
+        stream = zip(labels, range(len(labels)), strict=True)
+        done = natgen.generate_continuously(
+            workload.nat, schedule, stream, batch_size=len(workload.labels), noise=workload.noise
+        )
+        return list(done)
+
+    run_benchmark(benchmark, workload, generate, unit="images", count=len(labels))
+    passes = [sample.num_passes for sample in generate()]
+    benchmark.extra_info["passes_per_image"] = sum(passes) / len(passes)
 
 
 def bench_generation_plain(benchmark: BenchmarkFixture, workload: Workload, num_steps: int) -> None:
