@@ -1,7 +1,7 @@
 """Measures images on features that no policy was trained on (EfficientNet-Lite2 by default)."""
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from advreward import efficientnet_lite
 from natgen import DecodingPolicy
 from torch import Tensor
 
-from adanat.generation import Cost, Generator, balanced_labels
+from adanat.generation import Cost, Generator
 from adanat.metrics import (
     PooledFeatures,
     Reference,
@@ -39,12 +39,20 @@ class Judge:
     """Draws samples under any policy and embeds them batch by batch; no image is kept.
 
     Args:
-        run: whose models, data and label plan are used.
+        run: whose models and data are used.
         extractors: further features beside `lite2`, by name.
+        split: whose conditions the samples have.
     """
 
-    def __init__(self, run: Run, extractors: Mapping[str, PooledFeatures] | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        extractors: Mapping[str, PooledFeatures] | None = None,
+        *,
+        split: str = "validation",
+    ) -> None:
         self._run = run
+        self.conditions = run.conditions(split)
         backbone = efficientnet_lite("lite2", input_size=run.recipe.evaluation.feature_size)
         self._extractors: dict[str, PooledFeatures] = {
             LITE2: backbone.to(run.device).pooled,
@@ -57,7 +65,7 @@ class Judge:
         return Generator(
             self._run.nat(),
             self._run.tokenizer(),
-            partial(balanced_labels, num_classes=self._run.recipe.data.num_classes),
+            lambda indices: self.conditions.of_samples(indices).generator,
             batch_size=self._run.recipe.evaluation.batch_size,
         )
 

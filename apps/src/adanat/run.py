@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch
-from natgen import NAT
+from natgen import NAT, TextEncoder
 from policyrl import GaussianPolicy
 from safetensors import SafetensorError
 from vqtok import Tokenizer, TokenStore
 
+from adanat.conditions import CaptionConditions, ClassConditions, RunConditions
 from adanat.data import ImageSet, load_split
 from adanat.errors import StageError
 from adanat.recipes.base import Recipe
 from adanat.run_folder import RunFolder
 from adanat.runs import Stage
+from adanat.text import load_text_encoder
+from adanat.text.features import CaptionFeatures, EncodedCaptions, StoredCaptions, store_captions
 
 Model = TypeVar("Model")
 
@@ -109,10 +112,12 @@ class Run:
             {"mirrored": recipe.tokens.mirrored},
             depends_on=[data, tokenizer],
         )
+        text = {"encoder": recipe.text.encoder, "num_tokens": recipe.text.num_tokens}
+        conditions = {} if recipe.text.encoder is None else {"text": text}
         generator = Stage(
             "train-generator",
             folder.generator,
-            shared | {"generator": recipe.generator},
+            shared | conditions | {"generator": recipe.generator},
             depends_on=[tokens],
         )
         decoding = shared | {
@@ -143,7 +148,9 @@ class Run:
         evaluation = Stage(
             "evaluate",
             folder.evaluation,
-            decoding | {"evaluation": recipe.evaluation},
+            decoding
+            | {"evaluation": recipe.evaluation}
+            | ({"scorer_steps": recipe.text.scorer_steps} if conditions else {}),
             depends_on=[*policies.values(), more_steps],
         )
         return StageGraph(
@@ -165,6 +172,37 @@ class Run:
         """The codes of one split."""
         self.require(self.stages.tokens)
         return TokenStore(self.folder.token_store(split))
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """The recipe's text encoder, on the run's device."""
+        text = self.recipe.text
+        if text.encoder is None:
+            raise StageError(
+                f"the recipe {self.recipe.name!r} is conditioned on classes: give --text.encoder, "
+                "or leave the captions out"
+            )
+        return load_text_encoder(text.encoder, text.num_tokens, self.device)
+
+    def conditions(self, split: str) -> RunConditions:
+        """What the transformer and the discriminator are conditioned on, of one split."""
+        text = self.recipe.text
+        if text.encoder is None:
+            return ClassConditions(self.recipe.data.num_classes)
+        captions = self.images(split).captions
+        if not captions:
+            raise StageError(
+                f"{self.folder.data} has no captions: choose another data source, or leave out "
+                "--text.encoder"
+            )
+        row = [*captions, ""]  # the empty one stands for "no text"
+        features: CaptionFeatures
+        if text.stored:
+            folder = store_captions(row, self.text_encoder, self.folder.text)
+            features = StoredCaptions(folder, self.device)
+        else:
+            features = EncodedCaptions(row, self.text_encoder)
+        return CaptionConditions(features, f"captions of the {split} images,")
 
     def tokenizer(self) -> Tokenizer:
         """The trained tokenizer, in evaluation mode on the run's device."""

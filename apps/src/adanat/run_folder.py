@@ -18,6 +18,7 @@ class RunFolder:
     policy/seed-K/   checkpoints/, model/, metrics.jsonl
     evaluation/      classifier/, scores.json
     features/        of the real images, by content
+    text/            features of the captions, by content
     samples/         pictures
     metrics.json, report.html, results.md, figures/
     ```
@@ -73,6 +74,10 @@ class RunFolder:
     @property
     def features(self) -> Path:
         return self.root / "features"
+
+    @property
+    def text(self) -> Path:
+        return self.root / "text"
 
     @property
     def samples(self) -> Path:

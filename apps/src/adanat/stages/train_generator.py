@@ -19,7 +19,9 @@ def train_generator(run: Run) -> None:
     recipe = run.recipe.generator
     fit, validation = run.tokens("fit"), run.tokens("validation")
     held_out = range(min(_VALIDATION_ITEMS, len(validation)))
-    held_out_tokens, held_out_conditions = validation.batch(list(held_out))
+    held_out_tokens, held_out_items = validation.batch(list(held_out))
+    conditions = run.conditions("fit")
+    held_out_condition = run.conditions("validation").of_items(held_out_items).generator
     with stage:
         torch.manual_seed(derive_seed(run.recipe.seed, "generator weights"))
         config = NATConfig(
@@ -28,11 +30,15 @@ def train_generator(run: Run) -> None:
             embed_dim=recipe.embed_dim,
             depth=recipe.depth,
             num_heads=recipe.num_heads,
-            num_classes=run.recipe.data.num_classes,
+            num_classes=conditions.sizes.num_classes,
+            context_dim=conditions.sizes.context_dim,
+            num_context_tokens=conditions.sizes.num_context_tokens,
             dropout=recipe.dropout,
         )
+        nat = NAT(config)
+        conditions.complete(nat)
         trainer = NATTrainer(
-            NAT(config).to(run.device),
+            nat.to(run.device),
             recipe.training,
             seed=derive_seed(run.recipe.seed, "generator masks"),
         )
@@ -40,13 +46,14 @@ def train_generator(run: Run) -> None:
 
         def step(number: int) -> dict[str, float]:
             indices = batch_indices(len(fit), recipe.batch_size, number, order_seed)
-            tokens, conditions = fit.batch(indices)
-            return trainer.step(tokens.to(run.device), conditions["labels"].to(run.device))
+            tokens, items = fit.batch(indices)
+            condition = conditions.of_items(items).generator
+            return trainer.step(tokens.to(run.device), condition.to(run.device))
 
         def validate(number: int) -> dict[str, float]:
             scores = trainer.evaluate_loss(
                 held_out_tokens.to(run.device),
-                held_out_conditions["labels"].to(run.device),
+                held_out_condition.to(run.device),
                 torch.Generator().manual_seed(derive_seed(run.recipe.seed, "validation masks")),
             )
             return {f"validation_{name}": value for name, value in scores.items()}
