@@ -1,7 +1,7 @@
 """From sample indices to pictures: the NAT, a decoding policy and the tokenizer joined."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from natgen import NAT, DecodingPolicy, Generation, NoiseSource, generate
 from torch import Tensor
 from vqtok import Tokenizer
 
+from adanat.engine import AccelerateEngine
 from adanat.metrics import to_uint8
 
 
@@ -70,6 +71,8 @@ class Generator:
     """Sample indices (B,) to labels (B,)."""
     batch_size: int
     cost: Cost = field(default_factory=Cost)
+    engine: AccelerateEngine | None = None
+    """Processes that share the batches: each draws some, all get all of them."""
 
     def batches(
         self,
@@ -90,18 +93,60 @@ class Generator:
             record: keep every decoding step in `Batch.generation.steps`.
         """
         noise = NoiseSource(seed)
-        device = next(self.nat.parameters()).device
-        for first in range(start, start + num_samples, self.batch_size):
-            last = min(first + self.batch_size, start + num_samples)
-            indices = torch.arange(first, last, device=device)
-            labels = self.label_plan(indices)
+        end = start + num_samples
+        spans = [(a, min(a + self.batch_size, end)) for a in range(start, end, self.batch_size)]
+        engine = None if record else self.engine  # records are too many to send around
+        width = engine.num_processes if engine is not None else 1
+        for first in range(0, len(spans), width):
+            batches = spans[first : first + width]
             began = time.perf_counter()
-            generation = generate(
-                self.nat, policy, labels, sample_indices=indices, noise=noise, record=record
+            if engine is None or width == 1:
+                drawn = [self._draw(policy, batches[0], noise, record=record)]
+            else:
+                # Whoever finds no batch left draws the last one, too: all have something to send.
+                own = batches[min(engine.process_index, len(batches) - 1)]
+                drawn = self._shared(engine, self._draw(policy, own, noise, record=False), batches)
+            seconds = time.perf_counter() - began
+            for batch in drawn:
+                images = len(batch.images)
+                self.cost.add(images, seconds / len(drawn), batch.generation.num_passes)
+                yield batch
+
+    def _draw(
+        self, policy: DecodingPolicy, span: tuple[int, int], noise: NoiseSource, *, record: bool
+    ) -> Batch:
+        device = next(self.nat.parameters()).device
+        indices = torch.arange(*span, device=device)
+        labels = self.label_plan(indices)
+        generation = generate(
+            self.nat, policy, labels, sample_indices=indices, noise=noise, record=record
+        )
+        images = to_uint8(self.decode(generation.tokens)).cpu()  # waits for the device
+        return Batch(images, labels.cpu(), generation)
+
+    def _shared(
+        self, engine: AccelerateEngine, own: Batch, spans: Sequence[tuple[int, int]]
+    ) -> list[Batch]:
+        """The batches of all processes, equal to those that one process would have drawn."""
+
+        def everyone(tensor: Tensor) -> tuple[Tensor, ...]:
+            padding = tensor.new_zeros((self.batch_size - len(tensor), *tensor.shape[1:]))
+            parts: tuple[Tensor, ...] = engine.gather(torch.cat([tensor, padding])).split(
+                self.batch_size
             )
-            images = to_uint8(self.decode(generation.tokens)).cpu()  # waits for the device
-            self.cost.add(last - first, time.perf_counter() - began, generation.num_passes)
-            yield Batch(images, labels.cpu(), generation)
+            return parts
+
+        passes = engine.gather(torch.tensor([own.generation.num_passes])).tolist()
+        columns = (own.images, own.generation.tokens, own.generation.parameters)
+        batches = []
+        for span, images, tokens, parameters, num_passes in zip(
+            spans, *map(everyone, columns), passes, strict=False
+        ):
+            size = span[1] - span[0]
+            labels = self.label_plan(torch.arange(*span, device=tokens.device)).cpu()
+            generation = Generation(tokens[:size], parameters[:size], (), num_passes)
+            batches.append(Batch(images[:size], labels, generation))
+        return batches
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Token ids (B, L) in raster order to images (B, 3, H, W) in [0, 1]."""
