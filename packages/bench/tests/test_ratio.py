@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 
+import natgen
 import pytest
-from natbench import PRESETS, Contest, Round, measure, ratios
+from natbench import PRESETS, Contest, Round, measure, picture_seconds, ratios
+from natbench.cli import main
 
 NAT = PRESETS["tiny"]().nat
 
@@ -14,6 +17,28 @@ NAT = PRESETS["tiny"]().nat
 def test_ratios_are_medians_over_rounds_not_ratios_of_medians() -> None:
     rounds = [Round(9.0, 6.0, 7.5), Round(90.0, 45.0, 60.0), Round(0.9, 0.9, 0.6)]
     assert ratios({"L": rounds}) == {"L": 1.5, "L_cold": 1.5}
+    assert ratios({"S": rounds[:1]}, besides=3.0) == {"S": 12 / 9, "S_cold": 12 / 10.5}
+
+
+def test_pictures_take_time() -> None:
+    assert picture_seconds(PRESETS["tiny"]().tokenizer, 2) > 0
+
+
+def test_command_prints_one_json_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset = PRESETS["tiny"]()
+    for size in ("nat_l", "nat_s"):
+        monkeypatch.setattr(f"natbench.cli.{size}", lambda: NAT)
+    monkeypatch.setattr("natbench.cli.f16_vqgan", lambda: preset.tokenizer)
+    assert main(["ratio", "--minutes=0"]) == 0
+    printed = capsys.readouterr()
+    assert set(json.loads(printed.out)) == {
+        f"{size}256_T{steps}{suffix}"
+        for size, steps, suffix in itertools.product("LS", (4, 8), ("", "_cold"))
+    }
+    assert "L256_T4 reference:" in printed.err
+    assert "for the pictures" in printed.err
 
 
 def test_every_contest_gets_as_many_rounds_as_the_time_allows() -> None:
@@ -34,7 +59,7 @@ def test_one_round_is_made_however_short_the_time() -> None:
 
 def test_sides_run_the_passes_that_their_names_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     passed: list[int] = []
-    forward = __import__("natgen").NAT.forward
+    forward = natgen.NAT.forward
 
     def counted(self, tokens, condition):
         passed.append(len(tokens))

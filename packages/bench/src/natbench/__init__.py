@@ -4,7 +4,7 @@ from natbench.calibration import Calibration, Work, calibrate
 from natbench.compare import Change, Comparison, compare
 from natbench.counting import count_work, peak_memory
 from natbench.presets import PRESETS, Preset
-from natbench.ratio import Contest, Round, measure, ratios
+from natbench.ratio import Contest, Round, measure, picture_seconds, ratios
 from natbench.reference_loop import ReferenceGeneration, generate_plainly
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "generate_plainly",
     "measure",
     "peak_memory",
+    "picture_seconds",
     "ratios",
 ]

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from natgen import NAT, FirstStepCache, NATConfig, NoiseSource, generate
 from policyrl import GaussianPolicy, PolicyNetwork, PolicyNetworkConfig, published_decoding_spec
+from vqtok import Tokenizer, TokenizerConfig
 
 from natbench.reference_loop import generate_plainly
 
@@ -97,13 +98,32 @@ def measure(
     return rounds
 
 
-def ratios(rounds: Mapping[str, Sequence[Round]]) -> dict[str, float]:
-    """How many times as fast natgen is: the median over rounds, warm as NAME, cold as NAME_cold."""
+def ratios(rounds: Mapping[str, Sequence[Round]], *, besides: float = 0.0) -> dict[str, float]:
+    """How many times as fast natgen is: the median over rounds, warm as NAME, cold as NAME_cold.
+
+    Args:
+        rounds: as measured.
+        besides: seconds that every side takes besides, such as those of decoding the pictures.
+    """
     result = {}
     for name, measured in rounds.items():
-        result[name] = statistics.median(r.reference / r.warm for r in measured)
-        result[f"{name}_cold"] = statistics.median(r.reference / r.cold for r in measured)
+        for suffix, side in (("", "warm"), ("_cold", "cold")):
+            result[name + suffix] = statistics.median(
+                (each.reference + besides) / (getattr(each, side) + besides) for each in measured
+            )
     return result
+
+
+def picture_seconds(config: TokenizerConfig, batch_size: int, *, tries: int = 2) -> float:
+    """Seconds of decoding a batch of token grids to pictures: the best of some tries."""
+    tokenizer = Tokenizer(config).eval()
+    grid = torch.zeros(batch_size, *config.grid_size, dtype=torch.int64)
+    seconds = []
+    for _ in range(tries):
+        began = time.perf_counter()
+        tokenizer.decode(grid)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
 
 
 class _Sides:
