@@ -5,9 +5,7 @@ import pytest
 import torch
 from adanat.generation import Cost, Generator, balanced_labels, from_uint8
 from adanat.metrics import to_uint8
-from adanat.rewards import PictureReward
 from adanat.seeding import derive_seed
-from advreward import AdversarialConfig, AdversarialReward, Discriminator, DiscriminatorConfig
 from hypothesis import given
 from hypothesis import strategies as st
 from natgen import NAT, NATConfig, published
@@ -74,41 +72,3 @@ def test_seeds_of_different_purposes_differ(seed: int, index: int) -> None:
     found.add(derive_seed(seed, "test", index + 1))
     assert len(found) == 3
     assert all(0 <= value < 2**62 for value in found)
-
-
-class ChannelMeans(torch.nn.Module):
-    """A backbone that counts the images that it sees."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = 0
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        self.seen += len(images)
-        return {"means": images.mean(dim=(2, 3), keepdim=True).expand(-1, -1, 4, 4)}
-
-
-def test_pictures_are_embedded_once_and_handed_to_the_discriminator(tokenizer: Tokenizer) -> None:
-    torch.manual_seed(2)
-    backbone = ChannelMeans()
-    heads = Discriminator(DiscriminatorConfig(channels={"means": 3}, num_classes=CLASSES))
-    reward = AdversarialReward(backbone, heads, AdversarialConfig(extract_batch_size=4))
-    pictures = PictureReward(tokenizer, reward)
-    with pytest.raises(RuntimeError, match="collect a rollout"):
-        pictures.take_fakes()
-    tokens = torch.randint(0, 16, (10, *tokenizer.grid_size))
-    labels = torch.arange(10) % CLASSES
-    scores = torch.cat(
-        [
-            pictures({"tokens": tokens[part], "labels": labels[part]})
-            for part in (slice(0, 6), slice(6, 10))
-        ]
-    )
-    features, kept = pictures.take_fakes()
-    assert backbone.seen == 10
-    assert torch.equal(kept, labels)
-    assert torch.equal(scores, reward.score(features, labels))
-    direct = reward({"images": tokenizer.decode(tokens), "labels": labels})
-    torch.testing.assert_close(scores, direct)
-    with pytest.raises(RuntimeError, match="collect a rollout"):
-        pictures.take_fakes()

@@ -1,62 +1,179 @@
 """Joins what no package may join alone: tokens, their pictures, and the reward of those."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
-from advreward import AdversarialReward
+from advreward import (
+    AdversarialReward,
+    Augmenter,
+    ClassifierScorer,
+    Discriminator,
+    DiscriminatorConfig,
+    DiversityReward,
+    FrechetReward,
+    FrozenFeatures,
+    FrozenViT,
+    GaussianStatistics,
+    MixtureReward,
+    PretrainedReward,
+    RewardModel,
+    dino_vit_s16,
+    efficientnet_lite,
+)
 from torch import Tensor
 from vqtok import Tokenizer
 
+from adanat.adversary import Adversary, Embedded, concatenate
 from adanat.generation import from_uint8
+from adanat.metrics import ClassifierConfig, ClassifierTrainingConfig, train_classifier
+from adanat.recipes.base import RewardRecipe
+from adanat.run import Run
+from adanat.seeding import derive_seed
+
+Backbone = FrozenFeatures | FrozenViT
 
 
 class PictureReward:
-    """Scores finished token grids by the adversarial reward of their pictures.
+    """Pays finished token grids by their pictures.
 
-    The frozen features of the batches scored since the last `take_fakes` are kept, because the
-    discriminator learns from the very pictures that it has judged: each is decoded and embedded
-    once.
+    Args:
+        tokenizer: turns tokens into pictures.
+        mixture: pays pictures.
+        batch_size: grids decoded at once.
     """
 
-    def __init__(self, tokenizer: Tokenizer, reward: AdversarialReward) -> None:
+    def __init__(self, tokenizer: Tokenizer, mixture: MixtureReward, batch_size: int) -> None:
         self._tokenizer = tokenizer
-        self._reward = reward
-        self._batch_size = reward.config.extract_batch_size
-        self._fakes: list[tuple[dict[str, Tensor], Tensor]] = []
+        self._mixture = mixture
+        self._batch_size = batch_size
+        self._paid: list[dict[str, Tensor]] = []
 
     def __call__(self, outcome: Mapping[str, Tensor]) -> Tensor:
-        """Reward (B,) of `tokens` (B, h, w) under `labels` (B,) or `condition` (B, P)."""
-        features = self.embed_tokens(outcome["tokens"])
-        conditions = outcome[self._reward.condition_name]
-        self._fakes.append((features, conditions))
-        return self._reward.score(features, conditions)
+        """Reward (B,) of `tokens` (B, h, w) under the conditions beside them."""
+        chunks = outcome["tokens"].split(self._batch_size)
+        images = torch.cat([self._tokenizer.decode(chunk) for chunk in chunks])
+        parts = self._mixture.parts({**outcome, "images": images})
+        self._paid.append(parts)
+        return self._mixture.combine(parts)
 
-    def take_fakes(self) -> tuple[dict[str, Tensor], Tensor]:
-        """Features and conditions of all batches scored since the last call, and forget them."""
-        if not self._fakes:
-            raise RuntimeError("no batch has been scored since the last call: collect a rollout")
-        features = _concatenate(part for part, _ in self._fakes)
-        conditions = torch.cat([conditions for _, conditions in self._fakes])
-        self._fakes.clear()
-        return features, conditions
+    def take_means(self) -> dict[str, float]:
+        """Mean of each part of the mixture over the batches since the last call."""
+        names = self._paid[0] if self._paid else {}
+        means = {
+            name: torch.cat([parts[name] for parts in self._paid]).mean().item() for name in names
+        }
+        self._paid.clear()
+        return means
 
-    def embed_tokens(self, tokens: Tensor) -> dict[str, Tensor]:
-        """Frozen features of the pictures of token grids (N, h, w)."""
-        return _concatenate(
-            self._reward.extract(self._tokenizer.decode(chunk))
-            for chunk in tokens.split(self._batch_size)
+
+def build_reward(
+    run: Run, tokenizer: Tokenizer, seed: int
+) -> tuple[PictureReward, Adversary | None]:
+    """The reward that the recipe describes, and its adversary where it has one."""
+    recipe = run.recipe.reward
+    backbone = _backbone(recipe).to(run.device)
+    adversary: Adversary | None = None
+    main: RewardModel
+    if recipe.design == "adversarial":
+        main = adversary = _adversary(run, backbone, tokenizer, seed)
+    elif recipe.design == "pretrained":
+        main = _classifier_reward(run, seed)
+    else:
+        main = _frechet_reward(run, backbone, tokenizer)
+    rewards: dict[str, RewardModel] = {recipe.design: main}
+    weights: dict[str, float] = {recipe.design: 1.0}
+    if recipe.diversity_weight:
+        rewards["diversity"] = DiversityReward(backbone.pooled, batch_size=_batch_size(recipe))
+        weights["diversity"] = recipe.diversity_weight
+    mixture = MixtureReward(rewards, weights, standardize=len(rewards) > 1)
+    return PictureReward(tokenizer, mixture, _batch_size(recipe)), adversary
+
+
+def _batch_size(recipe: RewardRecipe) -> int:
+    return recipe.adversarial.extract_batch_size
+
+
+def _backbone(recipe: RewardRecipe) -> Backbone:
+    if recipe.backbone == "lite0":
+        return efficientnet_lite("lite0", input_size=recipe.input_size)
+    path = Path(recipe.dino_weights)
+    weights = path if path.exists() else recipe.dino_weights
+    return dino_vit_s16(weights, input_size=recipe.input_size)
+
+
+def _adversary(run: Run, backbone: Backbone, tokenizer: Tokenizer, seed: int) -> Adversary:
+    recipe = run.recipe.reward
+    discriminator = Discriminator(
+        DiscriminatorConfig(channels=backbone.channels, num_classes=run.recipe.data.num_classes)
+    ).to(run.device)
+    augmenter = (
+        Augmenter(recipe.augmentation, derive_seed(seed, "augmentation"))
+        if recipe.augmented_copies
+        else None
+    )
+    reward = AdversarialReward(backbone, discriminator, recipe.adversarial, augmenter=augmenter)
+
+    def embedded(split: str, count: int, copies: int) -> Embedded:
+        return concatenate(
+            Embedded(reward.extract_augmented(images, copies), labels.repeat(copies))
+            for images, labels in _real_images(run, tokenizer, split, count)
         )
 
-    def embed_images(self, images: Tensor) -> dict[str, Tensor]:
-        """Frozen features of uint8 images (N, 3, H, W)."""
-        return _concatenate(
-            self._reward.extract(from_uint8(chunk)) for chunk in images.split(self._batch_size)
+    return Adversary(
+        reward,
+        embedded("fit", recipe.num_real, max(1, recipe.augmented_copies)),
+        embedded("validation", recipe.num_heldout, 1),
+        recipe,
+        derive_seed(seed, "discriminator batches"),
+    )
+
+
+def _frechet_reward(run: Run, backbone: Backbone, tokenizer: Tokenizer) -> FrechetReward:
+    recipe = run.recipe.reward
+    with torch.no_grad():
+        features = torch.cat(
+            [
+                backbone.pooled(images)
+                for images, _ in _real_images(run, tokenizer, "fit", recipe.num_real)
+            ]
         )
+    return FrechetReward(
+        backbone.pooled,
+        GaussianStatistics.of(features),
+        num_components=recipe.frechet_components,
+        batch_size=_batch_size(recipe),
+    )
 
 
-def _concatenate(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    gathered: dict[str, list[Tensor]] = {}
-    for part in parts:
-        for name, values in part.items():
-            gathered.setdefault(name, []).append(values)
-    return {name: torch.cat(values) for name, values in gathered.items()}
+def _classifier_reward(run: Run, seed: int) -> PretrainedReward:
+    """Log-probability of the class under a classifier of the data set.
+
+    It is another one than that which confirms the scores: its seed differs.
+    """
+    recipe, data = run.recipe.reward, run.images("fit")
+    classifier = train_classifier(
+        data.images,
+        data.labels,
+        ClassifierConfig(num_classes=run.recipe.data.num_classes),
+        ClassifierTrainingConfig(
+            num_steps=recipe.classifier_steps, seed=derive_seed(seed, "reward classifier")
+        ),
+    ).to(run.device)
+    return PretrainedReward(ClassifierScorer(classifier), batch_size=_batch_size(recipe))
+
+
+def _real_images(
+    run: Run, tokenizer: Tokenizer, split: str, count: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first real images of a split, (B, 3, H, W) in [0, 1], with labels (B,), in batches."""
+    recipe = run.recipe.reward
+    if recipe.real_side == "images":
+        data = run.images(split)
+        for rows in torch.arange(min(count, len(data.labels))).split(_batch_size(recipe)):
+            yield from_uint8(data.images[rows].to(run.device)), data.labels[rows].to(run.device)
+        return
+    store = run.tokens(split)
+    for rows in torch.arange(min(count, len(store))).split(_batch_size(recipe)):
+        codes, conditions = store.batch(rows)
+        yield tokenizer.decode(codes.to(run.device)), conditions["labels"].to(run.device)

@@ -1,8 +1,9 @@
 """A recipe: everything that a run needs to be repeated, as one typed value."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from advreward import AdversarialConfig
+from advreward import DINO_VIT_S16, AdversarialConfig, AugmentConfig
 from natgen import NATTrainingConfig
 from policyrl import PPOConfig
 from vqtok import TokenizerConfig, TokenizerTrainingConfig
@@ -140,16 +141,38 @@ class ScheduleRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardRecipe:
-    """The adversarial reward that the policy is trained against."""
+    """What the policy is paid for."""
 
     adversarial: AdversarialConfig
+    design: Literal["adversarial", "pretrained", "frechet"] = "adversarial"
+    """`adversarial`: a discriminator that learns along; `pretrained`: the log-probability of the
+    class under a classifier of the data set; `frechet`: an image's share of its batch's distance to
+    real images. The paper compares the three: the latter two can be gamed."""
+    diversity_weight: float = 0.0
+    """Trades fidelity (below 0, above -1) for diversity (above 0): how much being unlike other
+    images of its class adds to an image's reward, both standardised over the batch; 0 is off."""
     real_side: str = "reconstructions"
     """`reconstructions`: real images passed through the tokenizer, so that the discriminator
     judges what the policy can change; `images`: raw real images, as published."""
     num_real: int = 10_000
-    """Real images whose frozen features are kept in memory."""
+    """Real images whose frozen features are kept in memory, or make up the reference."""
+    num_heldout: int = 256
+    """Validation images on which the discriminator's overfitting is measured."""
+    backbone: Literal["lite0", "dino"] = "lite0"
+    """`lite0`: EfficientNet-Lite0, offline; `dino`: DINO ViT-S/16, as published."""
+    dino_weights: str = DINO_VIT_S16
+    """File or folder of DINO's weights, or a repository on the Hugging Face hub."""
     input_size: int = 64
-    """Images are resized to this side for the frozen backbone."""
+    """Images are resized to this side for the frozen backbone; DINO wants 224."""
+    augmented_copies: int = 0
+    """Differently augmented copies of each real image whose features are kept (each takes as much
+    memory as the images alone); generated images are augmented anew. 0: no augmentation."""
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
+    frechet_components: int = 64
+    """Principal components of the reference along which `frechet` measures; keep
+    policy.rollout_batch_size well above it."""
+    classifier_steps: int = 1200
+    """Training steps of the classifier of `pretrained`."""
     warmup_cycles: int = 3
     """Rollouts of the untrained policy on which the discriminator alone is trained first."""
     warmup_updates: int = 20
@@ -162,7 +185,10 @@ class RewardRecipe:
         _require_positive(
             "reward",
             num_real=self.num_real,
+            num_heldout=self.num_heldout,
             input_size=self.input_size,
+            frechet_components=self.frechet_components,
+            classifier_steps=self.classifier_steps,
             updates_per_cycle=self.updates_per_cycle,
             batch_size=self.batch_size,
         )
@@ -170,6 +196,26 @@ class RewardRecipe:
             raise ValueError(
                 f"reward.real_side must be 'reconstructions' or 'images', got {self.real_side!r}"
             )
+        if self.design not in ("adversarial", "pretrained", "frechet"):
+            raise ValueError(
+                "reward.design must be 'adversarial', 'pretrained' or 'frechet', "
+                f"got {self.design!r}"
+            )
+        if self.backbone not in ("lite0", "dino"):
+            raise ValueError(f"reward.backbone must be 'lite0' or 'dino', got {self.backbone!r}")
+        if self.augmented_copies < 0:
+            raise ValueError(
+                f"reward.augmented_copies must be at least 0, got {self.augmented_copies}"
+            )
+        if not -1 < self.diversity_weight < float("inf"):
+            raise ValueError(
+                f"reward.diversity_weight must be above -1, got {self.diversity_weight}"
+            )
+
+    @property
+    def num_warmup_cycles(self) -> int:
+        """Cycles before the policy's first update: none without a discriminator."""
+        return self.warmup_cycles if self.design == "adversarial" else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,10 @@
-"""Stage `train-policy`: PPO against the adversarial reward."""
+"""Stage `train-policy`: PPO for the recipe's reward."""
 
 import math
 from functools import partial
 from typing import Any
 
 import torch
-from advreward import AdversarialReward, Discriminator, DiscriminatorConfig, efficientnet_lite
 from natgen import NAT, DecodingEnvironment, NoiseSource
 from policyrl import (
     GaussianPolicy,
@@ -20,7 +19,7 @@ from adanat.generation import balanced_labels
 from adanat.judge import LITE2, Judge, Sampled
 from adanat.loop import IntervalHook, train_loop
 from adanat.metrics import frechet_score
-from adanat.rewards import PictureReward
+from adanat.rewards import build_reward
 from adanat.run import Run
 from adanat.schedule_points import tuned_point
 from adanat.seeding import derive_seed
@@ -48,7 +47,7 @@ def train_policy(run: Run, seed: int) -> None:
 
         train_loop(
             step_fn=cycle.step,
-            total_steps=run.recipe.reward.warmup_cycles + recipe.num_updates,
+            total_steps=run.recipe.reward.num_warmup_cycles + recipe.num_updates,
             folder=stage.folder,
             get_state=lambda: {"cycle": cycle.state_dict(), "best": selection.state_dict()},
             set_state=load,
@@ -68,7 +67,7 @@ class _Cycle:
     """Rollout, PPO update, discriminator updates: what one step of the loop does."""
 
     def __init__(self, run: Run, seed: int) -> None:
-        recipe, device = run.recipe, run.device
+        recipe = run.recipe
         self._reward_recipe, self._policy_recipe = recipe.reward, recipe.policy
         nat, tokenizer = run.nat(), run.tokenizer()
         torch.manual_seed(derive_seed(seed, "policy weights"))
@@ -85,19 +84,12 @@ class _Cycle:
             conditions=partial(balanced_labels, num_classes=recipe.data.num_classes),
             noise=NoiseSource(derive_seed(seed, "policy rollouts")),
         )
-        backbone = efficientnet_lite("lite0", input_size=recipe.reward.input_size).to(device)
-        discriminator = Discriminator(
-            DiscriminatorConfig(channels=backbone.channels, num_classes=recipe.data.num_classes)
-        ).to(device)
-        self._adversary = AdversarialReward(backbone, discriminator, recipe.reward.adversarial)
-        self._pictures = PictureReward(tokenizer, self._adversary)
-        self._generator = torch.Generator().manual_seed(derive_seed(seed, "discriminator batches"))
-        self._real_features, self._real_labels = self._embed_real(run)
+        self._pictures, self._adversary = build_reward(run, tokenizer, seed)
 
     def step(self, number: int) -> dict[str, float]:
-        """One cycle; the first ones train the discriminator alone."""
+        """One cycle; the first ones train the discriminator alone, where there is one."""
         recipe = self._reward_recipe
-        warming_up = number < recipe.warmup_cycles
+        warming_up = number < recipe.num_warmup_cycles
         rollout = self._trainer.collect(
             self._environment,
             self._policy_recipe.episodes_per_update,
@@ -105,57 +97,26 @@ class _Cycle:
             batch_size=self._policy_recipe.rollout_batch_size,
         )
         metrics = {"reward_mean": rollout.episode_rewards.mean().item()}
+        for name, value in self._pictures.take_means().items():
+            metrics[f"reward_{name}"] = value
         if not warming_up:
             metrics |= self._trainer.update(rollout)
-        updates = recipe.warmup_updates if warming_up else recipe.updates_per_cycle
-        for name, value in self._update_discriminator(updates).items():
-            metrics[f"discriminator_{name}"] = value
+        if self._adversary is not None:
+            updates = recipe.warmup_updates if warming_up else recipe.updates_per_cycle
+            for name, value in self._adversary.learn(updates).items():
+                metrics[f"discriminator_{name}"] = value
         return metrics
-
-    def _update_discriminator(self, updates: int) -> dict[str, float]:
-        """Train on the pictures of the last rollout; returns means over the updates."""
-        fake_features, fake_labels = self._pictures.take_fakes()
-        sums: dict[str, float] = {}
-        for _ in range(updates):
-            real, fake = self._draw(len(self._real_labels)), self._draw(len(fake_labels))
-            metrics = self._adversary.update(
-                {name: values[real] for name, values in self._real_features.items()},
-                self._real_labels[real],
-                {name: values[fake] for name, values in fake_features.items()},
-                fake_labels[fake],
-            )
-            for name, value in metrics.items():
-                sums[name] = sums.get(name, 0.0) + value / updates
-        return sums
-
-    def _draw(self, count: int) -> Tensor:
-        indices = torch.randint(count, (self._reward_recipe.batch_size,), generator=self._generator)
-        return indices.to(self._real_labels.device)
-
-    def _embed_real(self, run: Run) -> tuple[dict[str, Tensor], Tensor]:
-        count = self._reward_recipe.num_real
-        if self._reward_recipe.real_side == "images":
-            data = run.images("fit")
-            images = data.images[:count].to(run.device)
-            return self._pictures.embed_images(images), data.labels[:count].to(run.device)
-        store = run.tokens("fit")
-        codes, conditions = store.batch(range(min(count, len(store))))
-        return (
-            self._pictures.embed_tokens(codes.to(run.device)),
-            conditions["labels"].to(run.device),
-        )
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "trainer": self._trainer.state_dict(),
-            "adversary": self._adversary.state_dict(),
-            "generator": self._generator.get_state(),
+            "adversary": {} if self._adversary is None else self._adversary.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._trainer.load_state_dict(state["trainer"])
-        self._adversary.load_state_dict(state["adversary"])
-        self._generator.set_state(state["generator"])
+        if self._adversary is not None:
+            self._adversary.load_state_dict(state["adversary"])
 
 
 class _Selection:

@@ -5,7 +5,7 @@
 
 from advreward.adversarial import AdversarialConfig, AdversarialReward
 from advreward.augment import AugmentConfig, Augmenter
-from advreward.dino import FrozenViT, dino_vit_s16
+from advreward.dino import DINO_VIT_S16, FrozenViT, dino_vit_s16
 from advreward.discriminator import Discriminator, DiscriminatorConfig
 from advreward.diversity import DiversityReward, novelty
 from advreward.engine import LocalEngine
@@ -39,6 +39,7 @@ from advreward.published import PublishedDiscriminator, PublishedHead, import_he
 from advreward.weights import BackboneName, registry_weights
 
 __all__ = [
+    "DINO_VIT_S16",
     "AdversarialConfig",
     "AdversarialReward",
     "AugmentConfig",
