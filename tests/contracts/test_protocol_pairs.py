@@ -236,6 +236,24 @@ def test_a_rollout_goes_through_all_packages(
     assert ((rollout.rewards[-1] > 0) & (rollout.rewards[-1] < 1)).all()
 
 
+def test_episodes_of_a_class_share_their_first_features(
+    environment: natgen.DecodingEnvironment, policy: policyrl.GaussianPolicy
+) -> None:
+    # Both batches hold the class 0, so its features are computed twice and kept once.
+    rollout = policyrl.collect(
+        environment,
+        policy,
+        network(1),
+        torch.arange(6),
+        torch.randn(NUM_STEPS, 6, 4, generator=torch.Generator().manual_seed(0)),
+        batch_size=4,
+        shared_first_step=lambda episodes: episodes % NUM_CLASSES,
+        feature_dtype=torch.bfloat16,
+    )
+    assert rollout.observations["features"].shape == (NUM_CLASSES + (NUM_STEPS - 1) * 6, 16, 24)
+    assert rollout.rows[0].tolist() == [0, 1, 2, 3, 4, 0]
+
+
 def test_a_reward_does_not_depend_on_the_batch(reward: advreward.AdversarialReward) -> None:
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(4)
