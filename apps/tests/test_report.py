@@ -68,7 +68,7 @@ def data():
     protocol = EvaluationProtocol(
         num_samples=10_000,
         seeds=(7, 8),
-        label_plan="balanced",
+        label_plan="balanced labels",
         features="Lite2 at 64 px",
         reference="10,000 test images",
     )

@@ -207,7 +207,7 @@ def _protocol(protocol: EvaluationProtocol) -> str:
     listed = ", ".join(str(seed) for seed in protocol.seeds)
     return (
         f"{protocol.num_samples:,} samples a seed · {seeds} {'seed' if seeds == 1 else 'seeds'} "
-        f"({listed}) · {protocol.label_plan} labels · {protocol.features} · "
+        f"({listed}) · {protocol.label_plan} · {protocol.features} · "
         f"against {protocol.reference}"
     )
 

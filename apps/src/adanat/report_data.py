@@ -75,7 +75,7 @@ class EvaluationProtocol:
     Attributes:
         num_samples: Images a seed.
         seeds: Generation seeds.
-        label_plan: "balanced" or "random".
+        label_plan: Which condition each sample has, such as "balanced labels".
         features: What the distances are measured on.
         reference: The real images on the other side, with their number.
     """

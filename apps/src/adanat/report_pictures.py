@@ -1,18 +1,17 @@
 """What the report shows besides numbers: samples, decodings and chosen values, drawn anew."""
 
-from functools import partial
-
 import torch
 from natgen import DecodingPolicy, Generation, StaticSchedule
 
 from adanat.contestants import ADAPTIVE, ADAPTIVE_STATIC, STATIC, STATIC_TUNED, contestants
-from adanat.generation import Generator, balanced_labels
+from adanat.generation import Generator
 from adanat.metrics import to_uint8
 from adanat.report import DecodingTrace, ParameterCurves, SampleSet
 from adanat.run import Run
 from adanat.seeding import derive_seed
 
-_SAMPLES_PER_CLASS = 6
+_SAMPLES_PER_ROW = 6
+_CAPTIONS = 10
 _CURVE_SAMPLES = 500
 
 
@@ -21,11 +20,13 @@ class ReportPictures:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._classes = run.recipe.data.num_classes
+        self._by_class = run.recipe.text.encoder is None
+        self._rows = run.recipe.data.num_classes if self._by_class else _CAPTIONS
+        conditions = run.conditions("test")
         self._generator = Generator(
             run.nat(),
             run.tokenizer(),
-            partial(balanced_labels, num_classes=self._classes),
+            lambda indices: conditions.of_samples(indices % self._rows).generator,
             batch_size=_CURVE_SAMPLES,
         )
         self._seed = derive_seed(run.recipe.seed, "report")
@@ -34,31 +35,40 @@ class ReportPictures:
             name: found[name] for name in (STATIC, STATIC_TUNED, ADAPTIVE, ADAPTIVE_STATIC)
         }
 
+    def row_names(self) -> tuple[str, ...]:
+        """The class or the caption of each row of `samples`."""
+        if self._by_class:
+            return tuple(self._run.stages.data.results()["class_names"])
+        return self._run.images("test").captions[: self._rows]
+
     def samples(self) -> tuple[SampleSet, ...]:
         """The same labels and noise under each policy."""
         sets = [self._real()]
         for name, policy in self._policies.items():
-            images, _ = self._draw(policy, _SAMPLES_PER_CLASS * self._classes)
-            by_class = images.unflatten(0, (_SAMPLES_PER_CLASS, self._classes)).transpose(0, 1)
-            sets.append(SampleSet(name=name, images=by_class.numpy()))
+            images, _ = self._draw(policy, _SAMPLES_PER_ROW * self._rows)
+            by_row = images.unflatten(0, (_SAMPLES_PER_ROW, self._rows)).transpose(0, 1)
+            sets.append(SampleSet(name=name, images=by_row.numpy()))
         return tuple(sets)
 
     def _real(self) -> SampleSet:
-        """The first test images of each class."""
+        """The first test images of each class; of a caption its one image, repeated."""
         data = self._run.images("test")
         chosen = [
-            data.images[data.labels == label][:_SAMPLES_PER_CLASS] for label in range(self._classes)
+            data.images[data.labels == row][:_SAMPLES_PER_ROW]
+            if self._by_class
+            else data.images[row].expand(_SAMPLES_PER_ROW, -1, -1, -1)
+            for row in range(self._rows)
         ]
         return SampleSet(name="real", images=torch.stack(chosen).numpy())
 
     def traces(self) -> tuple[DecodingTrace, ...]:
-        """Step by step: three classes, under the tuned schedule and the learned policy."""
-        chosen = sorted({0, self._classes // 3, 2 * self._classes // 3})
+        """Step by step: three rows, under the tuned schedule and the learned policy."""
+        chosen = sorted({0, self._rows // 3, 2 * self._rows // 3})
         drawn = {
-            name: self._draw(self._policies[name], self._classes, record=True)[1]
+            name: self._draw(self._policies[name], self._rows, record=True)[1]
             for name in (STATIC_TUNED, ADAPTIVE)
         }
-        names = self._run.stages.data.results()["class_names"]
+        names = self.row_names()
         return tuple(
             self._trace(f"{names[index]}, {policy}", generation, index)
             for index in chosen

@@ -202,7 +202,7 @@ class Run:
             features = StoredCaptions(folder, self.device)
         else:
             features = EncodedCaptions(row, self.text_encoder)
-        return CaptionConditions(features, f"captions of the {split} images,")
+        return CaptionConditions(features, f"captions of the {split} images")
 
     def tokenizer(self) -> Tokenizer:
         """The trained tokenizer, in evaluation mode on the run's device."""

@@ -23,6 +23,7 @@ COLUMNS = (
     Column(key=f"{LITE2}_precision", label="precision", better="higher", digits=3),
     Column(key=f"{LITE2}_recall", label="recall", better="higher", digits=3),
     Column(key=f"{CLASSIFIER}_fd", label="classifier FD", better="lower", digits=3),
+    Column(key="caption_score", label="caption score", better="higher", digits=3),
     Column(key="network_passes", label="passes / image", digits=1),
     Column(key="images_per_second", label="images / s", digits=0),
 )
@@ -98,9 +99,22 @@ def protocol_line(run: Run) -> str:
     seeds = ", ".join(map(str, protocol["seeds"]))
     return (
         f"{protocol['num_samples']} samples a seed; generation seeds {seeds}; "
-        f"{protocol['label_plan']} labels; {protocol['features']}; against "
+        f"{protocol['label_plan']}; {protocol['features']}; against "
         f"{protocol['reference']}. The confirming classifier is "
         f"right on {100 * protocol['classifier_accuracy']:.1f} % of the test images."
+        + _caption_line(protocol)
+    )
+
+
+def _caption_line(protocol: dict[str, Any]) -> str:
+    """How far the caption score can be believed, where there is one."""
+    real = protocol.get("caption_score_of_validation_pairs")
+    if real is None:
+        return ""
+    return (
+        " The caption score is the share of other images' captions that an image's own one beats "
+        f"under a scorer trained on the fit split; real validation pairs reach {real:.3f}, chance "
+        "is 0.5."
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from natgen import DecodingPolicy
 
+from adanat.caption_judge import CaptionJudge
 from adanat.checkpoints import atomic_write_json, read_json
 from adanat.contestants import (
     ADAPTIVE,
@@ -68,12 +69,13 @@ def evaluate(run: Run) -> None:
                 "protocol": {
                     "num_samples": recipe.num_samples,
                     "seeds": list(recipe.seeds),
-                    "label_plan": "balanced",
+                    "label_plan": scores.label_plan,
                     "features": f"EfficientNet-Lite2 pooled, images at {recipe.feature_size} px",
                     "reference": f"{len(test_images.images)} test images",
                     "classifier_accuracy": accuracy(
                         scores.classifier, test_images.images, test_images.labels
                     ),
+                    **scores.caption_protocol(),
                 },
                 "bounds": scores.bounds(),
                 "scores": scores.rows,
@@ -93,7 +95,9 @@ class _Scores:
         self._path = run.folder.evaluation / "scores.json"
         self.rows: list[dict[str, Any]] = read_json(self._path) if self._path.is_file() else []
         self.classifier = _load_or_train_classifier(run)
-        self._judge = Judge(run, {CLASSIFIER: self.classifier.features})
+        self._judge = Judge(run, {CLASSIFIER: self.classifier.features}, split="test")
+        self.label_plan = self._judge.conditions.plan
+        self._captions = None if run.recipe.text.encoder is None else CaptionJudge(run)
 
     def measure(self, name: str, policy: DecodingPolicy, seed: int) -> None:
         """Score `policy` under one generation seed, unless that is known."""
@@ -111,6 +115,7 @@ class _Scores:
                 "seed": seed,
                 "num_steps": policy.num_steps,
                 **self._score(sampled.features),
+                **self._caption_score(sampled.features),
                 "network_passes": sampled.cost.passes_per_image,
                 "images_per_second": sampled.cost.images_per_second,
             }
@@ -138,6 +143,17 @@ class _Scores:
                 **self._score(self._judge.embed(rebuilt)),
             },
         }
+
+    def caption_protocol(self) -> dict[str, float]:
+        """How far the caption score can be believed; nothing where classes condition."""
+        if self._captions is None:
+            return {}
+        return {"caption_score_of_validation_pairs": self._captions.score_of_real_pairs()}
+
+    def _caption_score(self, features: dict[str, FloatArray]) -> dict[str, float]:
+        if self._captions is None:
+            return {}
+        return {"caption_score": self._captions.score(features[LITE2])}
 
     @cached_property
     def _references(self) -> dict[str, Reference]:

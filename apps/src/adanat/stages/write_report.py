@@ -59,7 +59,7 @@ def write_report(run: Run) -> None:
         subtitle=_subtitle(run),
         tables=(_table(run, found),),
         highlights=_highlights(run, found),
-        class_names=tuple(run.stages.data.results()["class_names"]),
+        class_names=pictures.row_names(),
         samples=pictures.samples(),
         traces=pictures.traces(),
         parameter_curves=pictures.curves(),

@@ -1,0 +1,60 @@
+"""Scores how well a run's samples show their captions."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from adanat.judge import LITE2, Judge
+from adanat.metrics.features import FloatArray
+from adanat.progress import ProgressReporter
+from adanat.run import Run
+from adanat.seeding import derive_seed
+from adanat.text.scorer import ImageTextScorer, ScorerConfig, caption_score, train_scorer
+
+
+class CaptionJudge:
+    """The image-text scorer of a run, on the evaluation features, see `adanat.text.scorer`.
+
+    Args:
+        run: whose data and captions are used; its samples have the captions of the test images.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def score(self, features: FloatArray) -> float:
+        """`caption_score` of samples 0 to N - 1, by their `lite2` features (N, D)."""
+        return caption_score(self._scorer, self._images(features), self._captions("test", features))
+
+    def score_of_real_pairs(self) -> float:
+        """The same of the validation images, which the scorer has not seen."""
+        features = self._real("validation")
+        captions = self._captions("validation", features)
+        return caption_score(self._scorer, self._images(features), captions)
+
+    @cached_property
+    def _scorer(self) -> ImageTextScorer:
+        features = self._real("fit")
+        steps = self._run.recipe.text.scorer_steps
+        with ProgressReporter("image-text scorer", steps) as progress:
+            return train_scorer(
+                self._images(features),
+                self._captions("fit", features),
+                ScorerConfig(
+                    num_steps=steps, seed=derive_seed(self._run.recipe.seed, "image-text scorer")
+                ),
+                on_step=lambda loss: progress.advance(values={"loss": loss}),
+            )
+
+    def _real(self, split: str) -> FloatArray:
+        return Judge(self._run).references(split)[LITE2].features
+
+    def _images(self, features: FloatArray) -> Tensor:
+        return torch.from_numpy(features).to(self._run.device)
+
+    def _captions(self, split: str, features: FloatArray) -> Tensor:
+        """Pooled caption features, as many as there are images."""
+        conditions = self._run.conditions(split)
+        parts = torch.arange(len(features)).split(1000)
+        return torch.cat([conditions.of_samples(part).judge for part in parts])
