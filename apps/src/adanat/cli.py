@@ -29,10 +29,13 @@ from adanat.summary import text_table
 
 _RECIPE_HELP = {
     "digits": "8x8 digits, minutes: see every part work.",
+    "emoji-scenes": "Emoji on coloured grounds, 64 pixels, by class: hours.",
+    "emoji-scenes-text": "Emoji on coloured grounds, 64 pixels, by caption: hours.",
     "fashion-mnist": "Clothes of 28x28 pixels, hours: rank policies.",
     "fashion-mnist-quick": "Clothes of 28x28 pixels, a quarter of an hour: a first look.",
     "fashion-mnist-smoke": "Clothes, two minutes: does every stage still fit?",
     "tiny": "Half a minute: tests and trial runs.",
+    "tiny-text": "The same with captions.",
 }
 _QUICKSTART_RECIPES = {"digits": "digits", "fashion-mnist": "fashion-mnist-quick"}
 
@@ -128,12 +131,24 @@ def _sample(
     labels: Annotated[
         tuple[int, ...], tyro.conf.arg(help="Classes, used in turn. Default: all of them.")
     ] = (),
+    prompts: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help="Captions, used in turn, for a run with captions. Default: the test's."),
+    ] = (),
     num_samples: int = 64,
     noise_seed: Annotated[int, tyro.conf.arg(help="Same seed, same pictures.")] = 0,
 ) -> None:
     """Draw pictures from a finished run."""
     run = _run(recipe, output_dir)
-    print(sample(run, policy=policy, labels=labels, num_samples=num_samples, seed=noise_seed))
+    path = sample(
+        run,
+        policy=policy,
+        labels=labels,
+        prompts=prompts,
+        num_samples=num_samples,
+        seed=noise_seed,
+    )
+    print(path)
 
 
 def _make_emoji_scenes(
