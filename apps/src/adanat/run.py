@@ -4,7 +4,7 @@ import contextlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -16,8 +16,10 @@ from vqtok import Tokenizer, TokenStore
 
 from adanat.conditions import CaptionConditions, ClassConditions, RunConditions
 from adanat.data import ImageSet, load_split
+from adanat.engine import AccelerateEngine
 from adanat.errors import StageError
-from adanat.recipes.base import Recipe
+from adanat.prepare import open_split
+from adanat.recipes.base import PreparedRecipe, Recipe
 from adanat.run_folder import RunFolder
 from adanat.runs import Stage
 from adanat.text import load_text_encoder
@@ -92,21 +94,29 @@ class Run:
         return RunFolder(self.output_dir)
 
     @cached_property
+    def engine(self) -> AccelerateEngine:
+        """Precision and processes."""
+        return AccelerateEngine(self.recipe.precision)
+
+    @property
     def device(self) -> torch.device:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return self.engine.device
 
     @cached_property
     def stages(self) -> StageGraph:
         recipe, folder = self.recipe, self.folder
-        data = Stage("data", folder.data, recipe.data)
-        shared = {"seed": recipe.seed}
-        tokenizer = Stage(
+        stage = partial(Stage, processes=self.engine)
+        data = stage("data", folder.data, recipe.data)
+        shared: dict[str, object] = {"seed": recipe.seed}
+        if recipe.precision != "no":
+            shared["precision"] = recipe.precision
+        tokenizer = stage(
             "train-tokenizer",
             folder.tokenizer,
             shared | {"tokenizer": recipe.tokenizer},
             depends_on=[data],
         )
-        tokens = Stage(
+        tokens = stage(
             "tokenize",
             folder.tokens,
             {"mirrored": recipe.tokens.mirrored},
@@ -114,7 +124,7 @@ class Run:
         )
         text = {"encoder": recipe.text.encoder, "num_tokens": recipe.text.num_tokens}
         conditions = {} if recipe.text.encoder is None else {"text": text}
-        generator = Stage(
+        generator = stage(
             "train-generator",
             folder.generator,
             shared | conditions | {"generator": recipe.generator},
@@ -124,20 +134,20 @@ class Run:
             "num_decoding_steps": recipe.num_decoding_steps,
             "feature_size": recipe.evaluation.feature_size,
         }
-        schedule = Stage(
+        schedule = stage(
             "search-schedule",
             folder.schedule,
             decoding | {"schedule": replace(recipe.schedule, comparison_steps=())},
             depends_on=[generator],
         )
-        more_steps = Stage(
+        more_steps = stage(
             "search-more-steps",
             folder.more_steps,
             {"comparison_steps": recipe.schedule.comparison_steps},
             depends_on=[schedule],
         )
         policies = {
-            seed: Stage(
+            seed: stage(
                 f"train-policy-{seed}",
                 folder.policy(seed),
                 decoding | {"reward": recipe.reward, "policy": recipe.policy_for(seed)},
@@ -145,7 +155,7 @@ class Run:
             )
             for seed in recipe.policy.seeds
         }
-        evaluation = Stage(
+        evaluation = stage(
             "evaluate",
             folder.evaluation,
             decoding
@@ -158,9 +168,14 @@ class Run:
         )
 
     def images(self, split: str) -> ImageSet:
-        """The images of one split, padded to the recipe's size."""
+        """The images of one split, padded or cropped to the recipe's size."""
         self.require(self.stages.data)
-        found = load_split(self.folder.data, split, self.recipe.data.image_size)
+        size = self.recipe.data.image_size
+        if isinstance(self.recipe.data, PreparedRecipe):
+            folder = Path(self.stages.data.results()["prepared"])
+            found = open_split(folder if self.data_dir is None else self.data_dir, split, size)
+        else:
+            found = load_split(self.folder.data, split, size)
         if len(found.class_names) != self.recipe.data.num_classes:
             raise StageError(
                 f"{self.folder.data} has {len(found.class_names)} classes, but the recipe says "

@@ -121,20 +121,25 @@ class PreparedSplit:
 
 
 class SplitImages:
-    """The pictures of a split in the place of a tensor (N, 3, S, S) that would not fit."""
+    """The pictures of a split in the place of a tensor (N, 3, S, S) that would not fit.
 
-    def __init__(self, split: PreparedSplit) -> None:
+    Args:
+        split: Whose pictures.
+        repeats: Each stands this many times in a row, once for each of its captions.
+    """
+
+    def __init__(self, split: PreparedSplit, repeats: int = 1) -> None:
         self._split = split
+        self._repeats = repeats
 
     def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self._split)
+        """Number of items."""
+        return len(self._split) * self._repeats
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         """Pictures (B, 3, S, S) uint8 of indices (B,) int64, or of a slice."""
-        if isinstance(index, slice):
-            return self._split.images(range(*index.indices(len(self))))
-        return self._split.images(index.tolist())
+        items = range(*index.indices(len(self))) if isinstance(index, slice) else index.tolist()
+        return self._split.images([item // self._repeats for item in items])
 
 
 def _check_size(path: Path, num_bytes: int) -> None:

@@ -1,6 +1,7 @@
 """A recipe: everything that a run needs to be repeated, as one typed value."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from advreward import DINO_VIT_S16, AdversarialConfig, AugmentConfig
@@ -51,6 +52,14 @@ class EmojiScenesRecipe(DataRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreparedRecipe(DataRecipe):
+    """A data set that `adanat prepare` has made ready, in the folder that --data-dir names."""
+
+    source: str
+    """Name of the data set: `imagenet`, `coco` or `cc3m`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextRecipe:
     """Captions as the condition, instead of the classes."""
 
@@ -76,9 +85,19 @@ class TokenizerRecipe:
     batch_size: int
     perceptual_size: int = 32
     """Images are resized to this side for the perceptual backbone."""
+    weights: Path | None = None
+    """Use this tokenizer instead of training one: a folder with `config.json` and
+    `model.safetensors`, or a checkpoint file in `weights_format`."""
+    weights_format: Literal["vqgan", "open-muse", "llamagen"] = "vqgan"
+    """Layout of the file: the authors' (MAGE's f16 VQGAN), open-muse's or LlamaGen's."""
 
     def __post_init__(self) -> None:
         _require_positive("tokenizer", batch_size=self.batch_size)
+        if self.weights_format not in ("vqgan", "open-muse", "llamagen"):
+            raise ValueError(
+                "tokenizer.weights_format must be 'vqgan', 'open-muse' or 'llamagen', "
+                f"got {self.weights_format!r}"
+            )
         if self.training.total_steps is None:
             raise ValueError("tokenizer.training.total_steps must be given: it ends the training")
 
@@ -110,6 +129,11 @@ class GeneratorRecipe:
     training: NATTrainingConfig
     batch_size: int
     dropout: float = 0.1
+    patch_size: int = 1
+    """Codes a side that the transformer treats as one position: 2 makes 32x32 codes 16x16."""
+    weights: Path | None = None
+    """Use this transformer instead of training one: a folder with `config.json` and
+    `model.safetensors`, or the authors' checkpoint file."""
 
     def __post_init__(self) -> None:
         _require_positive("generator", batch_size=self.batch_size)
@@ -267,6 +291,8 @@ class EvaluationRecipe:
     """Images are resized to this side for the evaluation backbone (EfficientNet-Lite2)."""
     classifier_steps: int = 1200
     """Training steps of the classifier of the data set whose features confirm the distances."""
+    num_reference: int | None = None
+    """Real images of a split that make its reference; None: all of them, in memory."""
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -296,6 +322,8 @@ class Recipe:
     tokens: TokensRecipe = TokensRecipe()
     num_decoding_steps: int = 4
     seed: int = 0
+    precision: Literal["no", "bf16"] = "no"
+    """Of forward passes in training: the weights' own, or bf16 autocast."""
     checkpoint_every: int = 200
     """Optimizer steps between two resumable checkpoints (policy cycles: a twentieth of it)."""
 
