@@ -99,6 +99,26 @@ def test_phases(tokenizer: Tokenizer) -> None:
     assert history[2] - history[1] == {"adversarial", "adaptive_weight"}
 
 
+def test_every_trained_module_is_named(tokenizer: Tokenizer) -> None:
+    trainer = TokenizerTrainer(tokenizer, training(learning_rate=1e-2))
+    modules = trainer.trained_modules
+    assert modules[0] is tokenizer
+    before = copy.deepcopy(modules)
+    trainer.step(batch(0))
+    for old, new in zip(before, modules, strict=True):
+        pairs = zip(old.parameters(), new.parameters(), strict=True)
+        assert any(not torch.equal(a, b) for a, b in pairs)
+    named = {id(value) for module in modules for value in module.parameters()}
+    state = trainer.state_dict()
+    groups = [
+        group
+        for optimizer in (state["optimizer"], state["adversary"]["optimizer"])
+        for group in optimizer["param_groups"]
+    ]
+    assert sum(len(group["params"]) for group in groups) == len(named)
+    assert TokenizerTrainer(tokenizer, TokenizerTrainingConfig()).trained_modules == (tokenizer,)
+
+
 def test_until_it_starts_nothing_differs(config: TokenizerConfig) -> None:
     runs = []
     for settings in (TokenizerTrainingConfig(), training(start_step=2)):

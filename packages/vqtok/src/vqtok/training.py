@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -156,6 +156,16 @@ class TokenizerTrainer:
         It is the trainer's own, so it changes with further steps; copy or save it to keep it.
         """
         return cast(Tokenizer, self._ema.module)
+
+    @property
+    def trained_modules(self) -> tuple[nn.Module, ...]:
+        """What `step` changes: the tokenizer and, if there is one, the discriminator.
+
+        An engine of several processes keeps these equal.
+        """
+        if self._adversary is None:
+            return (self.tokenizer,)
+        return self.tokenizer, self._adversary.discriminator
 
     def step(self, images: Tensor) -> dict[str, float]:
         """Makes one update.
