@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from natbench import PRESETS, compare
+from natbench.cli import main
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -34,7 +35,8 @@ def test_preset_whose_codebooks_differ_is_refused() -> None:
 def test_suites_write_rates_hardware_and_versions(tmp_path: Path) -> None:
     output = tmp_path / "results.json"
     quick = ["--benchmark-min-rounds=1", "--benchmark-max-time=0.01", "--benchmark-warmup=off"]
-    arguments = ["run", "--preset=tiny", "--device=cpu", f"--output={output}", "-q", *quick]
+    settings = ["--preset=tiny", "--device=cpu", "--threads=1", "--clock=cpu"]
+    arguments = ["run", *settings, f"--output={output}", "-q", *quick]
     script = f"import sys; from natbench.cli import main; sys.exit(main({arguments!r}))"
     result = subprocess.run(
         [sys.executable, "-c", script],
@@ -50,6 +52,7 @@ def test_suites_write_rates_hardware_and_versions(tmp_path: Path) -> None:
     about = results["machine_info"]["natbench"]
     assert about["preset"] == "tiny"
     assert about["device"] == "cpu"
+    assert (about["clock"], about["threads"]) == ("cpu", 1)
     assert {"natgen", "torch"} <= set(about["versions"])
 
     notes = {record["name"]: record["extra_info"] for record in results["benchmarks"]}
@@ -72,3 +75,8 @@ def test_suites_write_rates_hardware_and_versions(tmp_path: Path) -> None:
     comparison = compare(output, output)
     assert comparison.passed
     assert [change.ratio for change in comparison.changes] == [1.0] * 19
+
+
+def test_processor_time_is_refused_where_it_misleads() -> None:
+    with pytest.raises(SystemExit, match="sees no GPU, got cuda and"):
+        main(["run", "--device=cuda", "--clock=cpu"])

@@ -11,6 +11,7 @@ import torch
 from natgen import nat_l, nat_s
 from vqtok import f16_vqgan
 
+from natbench.calibration import CLOCKS
 from natbench.compare import DEFAULT_THRESHOLD, compare
 from natbench.presets import PRESETS
 from natbench.ratio import Contest, Round, measure, picture_seconds, ratios
@@ -35,6 +36,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     run.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     run.add_argument("--batch-size", type=int, help="instead of the preset's")
+    run.add_argument(
+        "--clock",
+        choices=list(CLOCKS),
+        default="wall",
+        help="cpu: processor time, which other work on the machine hardly disturbs; "
+        "for one thread on the CPU",
+    )
     run.add_argument("--output", type=Path, help="write the results to this JSON file")
 
     against = commands.add_parser(
@@ -91,6 +99,11 @@ def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.clock == "cpu" and (device != "cpu" or torch.get_num_threads() > 1):
+        raise SystemExit(
+            f"--clock cpu adds up the time of all threads and sees no GPU, got {device} and "
+            f"{torch.get_num_threads()} threads: add --device cpu --threads 1"
+        )
     command = [
         str(_SUITES),
         *("-c", str(_SUITES / "pytest.ini")),
@@ -98,6 +111,8 @@ def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         f"--preset={options.preset}",
         f"--device={device}",
         f"--precision={options.precision}",
+        f"--clock={options.clock}",
+        f"--benchmark-timer=time.{CLOCKS[options.clock].__name__}",
         "--benchmark-columns=min,median,iqr,rounds",
         "--benchmark-sort=name",
     ]

@@ -10,7 +10,7 @@ from natbench.calibration import Calibration, Work
 DEFAULT_THRESHOLD = 1.3
 
 # What must be equal for two files to be comparable at all.
-_SETTINGS = ("preset", "batch_size", "precision")
+_SETTINGS = ("preset", "batch_size", "precision", "clock")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def compare(old: Path, new: Path, *, threshold: float = DEFAULT_THRESHOLD) -> Co
 
     Args:
         old: result file of `natbench run --output`.
-        new: likewise, of the same preset, batch size and precision.
+        new: likewise, of the same preset, batch size, precision and clock.
         threshold: the highest ratio that passes.
 
     Raises:

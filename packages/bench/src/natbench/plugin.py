@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from natbench.calibration import CLOCKS
 from natbench.presets import PRESETS, Preset
 from natbench.workload import Workload, build_workload
 
@@ -22,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--device", default="cpu")
     group.addoption("--precision", choices=["fp32", "bf16"], default="fp32")
     group.addoption("--batch-size", type=int)
+    group.addoption("--clock", choices=list(CLOCKS), default="wall")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -51,6 +53,7 @@ def pytest_benchmark_update_machine_info(
         "preset": config.getoption("preset"),
         "batch_size": _preset(config).batch_size,
         "precision": config.getoption("precision"),
+        "clock": config.getoption("clock"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "threads": torch.get_num_threads(),
@@ -75,6 +78,7 @@ def workload(pytestconfig: pytest.Config) -> Workload:
         _preset(pytestconfig),
         torch.device(pytestconfig.getoption("device")),
         pytestconfig.getoption("precision"),
+        CLOCKS[pytestconfig.getoption("clock")],
     )
 
 

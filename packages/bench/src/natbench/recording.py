@@ -29,9 +29,9 @@ def run_benchmark(
         count: how many of them.
     """
     call = workload.timed(function)
-    before = calibrate(workload.device, workload.dtype)
+    before = calibrate(workload.device, workload.dtype, clock=workload.clock)
     benchmark(call)
-    after = calibrate(workload.device, workload.dtype)
+    after = calibrate(workload.device, workload.dtype, clock=workload.clock)
     ceilings = Calibration(*map(max, before, after))
     work = count_work(call)
     benchmark.extra_info.update(

@@ -30,6 +30,8 @@ class Workload:
     preset: Preset
     device: torch.device
     precision: Precision
+    clock: Callable[[], float]
+    """In seconds, as pytest-benchmark's."""
     nat: NAT
     tokenizer: Tokenizer
     backbone: FrozenFeatures
@@ -89,7 +91,9 @@ class Workload:
         )
 
 
-def build_workload(preset: Preset, device: torch.device, precision: Precision) -> Workload:
+def build_workload(
+    preset: Preset, device: torch.device, precision: Precision, clock: Callable[[], float]
+) -> Workload:
     """Makes the models of a preset with seeded random weights."""
     torch.manual_seed(0)
     num_classes = preset.nat.num_classes
@@ -104,6 +108,7 @@ def build_workload(preset: Preset, device: torch.device, precision: Precision) -
         preset=preset,
         device=device,
         precision=precision,
+        clock=clock,
         nat=nat,
         tokenizer=tokenizer,
         backbone=backbone,
