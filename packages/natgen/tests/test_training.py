@@ -12,11 +12,16 @@ from natgen import (
     NAT,
     BetaMask,
     CosineMask,
+    LocalEngine,
     NATTrainer,
     NATTrainingConfig,
-    masked_cross_entropy,
+    NoiseSource,
+    generate,
+    masked_scores,
+    published,
     random_mask,
 )
+from natgen.losses import score_metrics
 
 SHORT = NATTrainingConfig(
     learning_rate=3e-3,
@@ -84,23 +89,59 @@ def test_random_mask_is_uniform_over_positions():
     torch.testing.assert_close(masked.float().mean(0), torch.full((10,), 0.3), atol=0.02, rtol=0)
 
 
-def test_loss_counts_masked_positions_only():
+def test_scores_count_masked_positions_only():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 5, 7, generator=generator, requires_grad=True)
     tokens = torch.randint(7, (3, 5), generator=generator)
     masked = torch.zeros(3, 5, dtype=torch.bool)
-    masked[0, 1] = masked[2, 4] = True
-    loss, accuracy = masked_cross_entropy(logits, tokens, masked)
+    masked[0, 1] = masked[0, 3] = masked[2, 4] = True
+    scores = masked_scores(logits, tokens, masked)
     log_prob = logits.log_softmax(-1)
-    chosen = [log_prob[b, i, tokens[b, i]] for b, i in ((0, 1), (2, 4))]
-    torch.testing.assert_close(loss, -(chosen[0] + chosen[1]) / 2)
-    hits = [logits[b, i].argmax() == tokens[b, i] for b, i in ((0, 1), (2, 4))]
-    assert accuracy == sum(map(float, hits)) / 2
-    loss.backward()
+    chosen = log_prob.gather(-1, tokens[..., None])[..., 0]
+    expected = torch.stack([-chosen[0, 1] - chosen[0, 3], torch.tensor(0.0), -chosen[2, 4]])
+    torch.testing.assert_close(scores[:, 0], expected)
+    right = logits.argmax(-1) == tokens
+    assert scores[:, 1].tolist() == [float(right[0, 1]) + float(right[0, 3]), 0.0, right[2, 4]]
+    assert scores[:, 2].tolist() == [2, 0, 1]
+    scores[:, 0].sum().backward()
     assert torch.equal(logits.grad.abs().sum(-1) > 0, masked)
-    smooth, _ = masked_cross_entropy(logits, tokens, masked, 0.1)
-    spread = -log_prob[masked].mean()
-    torch.testing.assert_close(smooth, 0.9 * loss + 0.1 * spread)
+    smooth = masked_scores(logits, tokens, masked, 0.1)[:, 0].sum()
+    spread = -log_prob[masked].mean(-1).sum()
+    torch.testing.assert_close(smooth, 0.9 * scores[:, 0].sum() + 0.1 * spread)
+
+
+def test_metrics_by_mask_ratio():
+    scores = torch.tensor([[2.0, 1, 2], [6.0, 0, 3], [3.0, 3, 6], [20.0, 5, 10]])  # of 10 tokens
+    metrics = score_metrics(scores, 10, 5, grad_norm=torch.tensor(0.5))
+    assert metrics == pytest.approx(
+        {
+            "loss": 31 / 21,
+            "accuracy": 9 / 21,
+            "mask_ratio": 21 / 40,
+            "grad_norm": 0.5,
+            "loss_mask_0_20": 1.0,  # 20 % belong to the part below
+            "accuracy_mask_0_20": 0.5,
+            "loss_mask_20_40": 2.0,
+            "accuracy_mask_20_40": 0.0,
+            "loss_mask_40_60": 0.5,
+            "accuracy_mask_40_60": 0.5,
+            "loss_mask_80_100": 2.0,
+            "accuracy_mask_80_100": 0.5,
+        }
+    )
+
+
+def test_defaults_are_the_published_recipe():
+    config = NATTrainingConfig()
+    assert (config.learning_rate, config.betas, config.weight_decay) == (4e-4, (0.99, 0.99), 0.03)
+    assert (config.warmup_steps, config.total_steps, config.lr_schedule) == (
+        5000,
+        500_000,
+        "constant",
+    )
+    assert config.mask_distribution == BetaMask(alpha=12.0, beta=3.0)
+    assert (config.label_smoothing, config.condition_dropout) == (0.1, 0.15)
+    assert config.ema_decay == 0.9999
 
 
 def test_learning_rate_schedule():
@@ -126,7 +167,10 @@ def test_learns_a_deterministic_pattern(class_config):
     for step in range(100):
         metrics = trainer.step(*batch_of(step, 32))
     after = trainer.evaluate_loss(*validation, torch.Generator().manual_seed(5))
-    assert set(metrics) == {"loss", "accuracy", "mask_ratio", "grad_norm", "lr"}
+    whole = {"loss", "accuracy", "mask_ratio", "grad_norm", "lr"}
+    assert whole < set(metrics)
+    assert "accuracy_mask_80_100" in metrics
+    assert set(metrics) - whole == set(after) - {"loss", "accuracy", "mask_ratio"}
     assert metrics["mask_ratio"] == pytest.approx(0.84, abs=0.05)  # 0.8, rounded up to tokens
     assert before["loss"] == pytest.approx(math.log(16), abs=0.2)
     assert after["loss"] < 0.8
@@ -238,11 +282,103 @@ def test_a_gradient_that_is_not_finite_changes_nothing(class_config):
             assert torch.equal(after[part][name], tensor), name
 
 
-def test_text_training(text_model):
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_accumulated_gradients_equal_one_big_batch(class_config, parts):
+    sizes = dataclasses.replace(class_config, dropout=0.0)
+    gradients, metrics = [], []
+    for accumulation_steps in (1, parts):
+        config = dataclasses.replace(SHORT, accumulation_steps=accumulation_steps)
+        trainer = make_trainer(sizes, config)
+        calls = []
+        trainer.model.register_forward_hook(
+            lambda *args, calls=calls: calls.append(len(args[1][0]))
+        )
+        metrics.append(trainer.step(*batch_of(0)))
+        assert len(calls) == accumulation_steps
+        assert sum(calls) == 8
+        gradients.append([parameter.grad.clone() for parameter in trainer.model.parameters()])
+        validation = trainer.evaluate_loss(*batch_of(1), torch.Generator().manual_seed(2))
+        metrics[-1] |= {f"validation_{name}": value for name, value in validation.items()}
+    for whole, accumulated in zip(*gradients, strict=True):
+        torch.testing.assert_close(accumulated, whole, atol=1e-7, rtol=1e-4)
+    assert metrics[1] == pytest.approx(metrics[0], rel=1e-5)
+
+
+def test_recomputed_activations_give_the_same_training(class_config):
+    """With dropout: the recomputation must not draw again."""
+    trained = []
+    for checkpointing in (False, True):
+        config = dataclasses.replace(SHORT, activation_checkpointing=checkpointing)
+        trainer = make_trainer(class_config, config)
+        calls = []
+        trainer.model.mid_block.register_forward_pre_hook(
+            lambda *args, calls=calls: calls.append(1)
+        )
+        torch.manual_seed(3)
+        metrics = [trainer.step(*batch_of(step)) for step in range(3)]
+        assert len(calls) == (6 if checkpointing else 3)
+        trained.append((metrics, trainer.model.state_dict()))
+    assert trained[0][0] == trained[1][0]
+    for name, value in trained[0][1].items():
+        assert torch.equal(trained[1][1][name], value), name
+
+
+def test_bf16_by_autocast(class_config):
+    outputs, losses = [], []
+    for engine in (LocalEngine(), LocalEngine("cpu", torch.bfloat16)):
+        torch.manual_seed(1)
+        model = NAT(dataclasses.replace(class_config, dropout=0.0))
+        model.head.register_forward_hook(lambda *args: outputs.append(args[2].dtype))
+        trainer = NATTrainer(model, SHORT, seed=0, engine=engine)
+        losses.append([trainer.step(*batch_of(step))["loss"] for step in range(10)])
+        assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+    assert outputs == [torch.float32] * 10 + [torch.bfloat16] * 10
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert losses[1] != losses[0]
+    with pytest.raises(ValueError, match=r"got torch\.float16"):
+        LocalEngine("cuda", torch.float16)
+
+
+def test_text_training_and_guided_decoding(text_model):
+    """Two captions, two images: a guided picture is its caption's, and the null text is trained."""
+    captions = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(0))
+    images = (torch.tensor([[0], [7]]) + torch.arange(12)) % 16
+    config = NATTrainingConfig(
+        learning_rate=1e-2,
+        betas=(0.9, 0.99),
+        warmup_steps=5,
+        label_smoothing=0.0,
+        condition_dropout=0.3,
+    )
+    torch.manual_seed(0)
+    model = NAT(dataclasses.replace(text_model.config, dropout=0.0))
+    model.set_null_context(text_model.null_condition(1)[0])
+    trainer = NATTrainer(model, config, seed=0)
+    for _ in range(150):
+        trainer.step(images.repeat(4, 1), captions.repeat(4, 1, 1))
+    average = trainer.ema_model
+    assert torch.equal(average.null_condition(1), text_model.null_condition(1))
+    order = torch.tensor([0, 1, 1, 0, 0, 1])
+    generation = generate(
+        average,
+        published(3, remask_temperature=1.0, sampling_temperature=0.5, guidance_scale=2.0),
+        captions[order],
+        sample_indices=torch.arange(6),
+        noise=NoiseSource(0),
+    )
+    assert (generation.tokens == images[order]).float().mean() > 0.95
+    blank = torch.full((1, 12), 16)
+    with torch.no_grad():  # without a text both images are as likely
+        probabilities = average(blank, average.null_condition(1)).logits.softmax(-1)[0]
+    for image in images:
+        chosen = probabilities.gather(1, image[:, None])
+        torch.testing.assert_close(chosen.mean(), torch.tensor(0.5), atol=0.2, rtol=0)
+
+
+def test_text_features_of_a_wrong_shape(text_model):
     trainer = NATTrainer(text_model, SHORT, seed=0)
-    text = torch.randn(8, 3, 6, generator=torch.Generator().manual_seed(0))
-    metrics = trainer.step(batch_of(0)[0], text)
-    assert math.isfinite(metrics["loss"])
+    with pytest.raises(ValueError, match=r"\(B, 3, 6\), got \(8, 2, 6\)"):
+        trainer.step(batch_of(0)[0], torch.zeros(8, 2, 6))
 
 
 @pytest.mark.parametrize(
@@ -254,6 +390,8 @@ def test_text_training(text_model):
         ({"label_smoothing": 1.0}, "label_smoothing.*got 1.0"),
         ({"ema_decay": -0.1}, "ema_decay.*got -0.1"),
         ({"condition_dropout": 1.5}, "condition_dropout.*got 1.5"),
+        ({"accumulation_steps": 0}, "accumulation_steps.*got 0"),
+        ({"mask_ratio_bins": 0}, "mask_ratio_bins.*got 0"),
         ({"grad_clip": 0.0}, "grad_clip.*got 0.0"),
         ({"weight_decay": -1.0}, "weight_decay.*got -1.0"),
     ],

@@ -18,6 +18,8 @@ from natgen.decoding import (
 from natgen.engine import LocalEngine
 from natgen.environment import DecodingEnvironment
 from natgen.first_step import FirstStepCache
+from natgen.losses import masked_scores
+from natgen.masking import BetaMask, CosineMask, MaskDistribution, random_mask
 from natgen.noise import NoiseSource, StepNoise, philox
 from natgen.protocols import (
     ChecksCondition,
@@ -39,15 +41,7 @@ from natgen.schedules import (
     maskgit,
     published,
 )
-from natgen.training import (
-    BetaMask,
-    CosineMask,
-    MaskDistribution,
-    NATTrainer,
-    NATTrainingConfig,
-    masked_cross_entropy,
-    random_mask,
-)
+from natgen.training import NATTrainer, NATTrainingConfig
 from natgen.transformer import NAT, NATOutput
 
 __all__ = [
@@ -92,7 +86,7 @@ __all__ = [
     "import_uvit",
     "init_state",
     "load_uvit",
-    "masked_cross_entropy",
+    "masked_scores",
     "maskgit",
     "nat_b",
     "nat_l",

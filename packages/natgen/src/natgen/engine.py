@@ -2,11 +2,23 @@
 
 from contextlib import AbstractContextManager, nullcontext
 
+import torch
 from torch import Tensor
 
 
 class LocalEngine:
-    """One process, the model's own precision."""
+    """One process.
+
+    Args:
+        device_type: where the model is, such as "cuda"; read where ``dtype`` is bfloat16.
+        dtype: of the forward pass: float32 for the weights' own, or bfloat16 by autocast.
+    """
+
+    def __init__(self, device_type: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        if dtype not in (torch.float32, torch.bfloat16):  # float16 would need a loss scale
+            raise ValueError(f"dtype must be torch.float32 or torch.bfloat16, got {dtype}")
+        self._device_type = device_type
+        self._dtype = dtype
 
     @property
     def num_processes(self) -> int:
@@ -19,8 +31,10 @@ class LocalEngine:
         return 0
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Around the forward pass: nothing."""
-        return nullcontext()
+        """Around the forward pass."""
+        if self._dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self._device_type, self._dtype)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradients of a scalar loss."""

@@ -1,53 +1,23 @@
-"""Masked-token training of a NAT (AutoNAT's recipe, Beta mask ratios; MaskGIT's cosine ones)."""
+"""Masked-token training of a NAT, by default after AutoNAT's recipe."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel
 
 from natgen.engine import LocalEngine
+from natgen.losses import masked_scores, score_metrics
+from natgen.masking import BetaMask, MaskDistribution, random_mask
 from natgen.protocols import Engine
 from natgen.transformer import NAT
 
-IGNORED = -100  # cross_entropy's marker for positions outside the loss
-
-
-@dataclass(frozen=True, kw_only=True)
-class CosineMask:
-    """Mask ratio cos(pi u / 2), u uniform: MaskGIT's, matched to its cosine decoding."""
-
-    def sample(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        """Mask ratios (batch_size,) in [0, 1], on the generator's device."""
-        u = torch.rand(batch_size, generator=generator, device=generator.device)
-        return torch.cos(u * (math.pi / 2))
-
-
-@dataclass(frozen=True, kw_only=True)
-class BetaMask:
-    """Mask ratio from Beta(alpha, beta); the default is AutoNAT's, of mean 0.8."""
-
-    alpha: float = 12.0
-    beta: float = 3.0
-
-    def __post_init__(self) -> None:
-        if self.alpha <= 0 or self.beta <= 0:
-            raise ValueError(f"alpha and beta must be above 0, got {self.alpha} and {self.beta}")
-
-    def sample(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        """Mask ratios (batch_size,) in [0, 1], on the generator's device."""
-        # torch.distributions.Beta takes no generator; its own building block does.
-        shape = torch.tensor([[self.alpha], [self.beta]], device=generator.device)
-        a, b = torch._standard_gamma(shape.expand(2, batch_size), generator=generator).unbind()
-        return a / (a + b)
-
-
-MaskDistribution = CosineMask | BetaMask
+_FUSED_DEVICES = frozenset({"cpu", "cuda", "mps", "xpu"})  # whose AdamW has one kernel for all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +36,11 @@ class NATTrainingConfig:
         condition_dropout: probability of the null condition, for guidance.
         ema_decay: highest decay of the averaged weights; see `averaging_decay`.
         grad_clip: largest gradient norm, or None.
+        accumulation_steps: parts into which an update's batch is split, one after the other through
+            the network. The gradient is that of the whole batch, up to rounding and dropout.
+        activation_checkpointing: recompute each block's activations in the backward pass: less
+            memory for about a third more computation.
+        mask_ratio_bins: equal parts of (0, 1] by which loss and accuracy are also reported.
     """
 
     learning_rate: float = 4e-4
@@ -74,11 +49,14 @@ class NATTrainingConfig:
     warmup_steps: int = 5000
     total_steps: int = 500_000
     lr_schedule: Literal["constant", "cosine"] = "constant"
-    mask_distribution: MaskDistribution = BetaMask()
+    mask_distribution: MaskDistribution = field(default_factory=BetaMask)
     label_smoothing: float = 0.1
     condition_dropout: float = 0.15
     ema_decay: float = 0.9999
     grad_clip: float | None = None
+    accumulation_steps: int = 1
+    activation_checkpointing: bool = False
+    mask_ratio_bins: int = 5
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
@@ -99,6 +77,9 @@ class NATTrainingConfig:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if not 0 <= self.condition_dropout <= 1:
             raise ValueError(f"condition_dropout must be in [0, 1], got {self.condition_dropout}")
+        for name in ("accumulation_steps", "mask_ratio_bins"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.grad_clip is not None and self.grad_clip <= 0:
             raise ValueError(f"grad_clip must be above 0 or None, got {self.grad_clip}")
 
@@ -119,56 +100,6 @@ class NATTrainingConfig:
         training does not keep the random weights of its beginning.
         """
         return min(self.ema_decay, (1 + step) / (10 + step))
-
-
-def random_mask(
-    mask_ratio: Tensor,
-    length: int,
-    generator: torch.Generator,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """Masks with max(1, ceil(mask_ratio * length)) tokens each, uniformly placed.
-
-    Args:
-        mask_ratio: (B,) in [0, 1], on the generator's device.
-        length: number of tokens L.
-        generator: source of the placement; the masks are the same on every ``device``.
-        device: where the masks are made; default the generator's.
-
-    Returns:
-        (B, L) bool, True where masked.
-    """
-    count = (mask_ratio * length).ceil().clamp(1, length).to(device)
-    noise = torch.rand(len(mask_ratio), length, generator=generator, device=generator.device)
-    order = noise.to(device).argsort(dim=1, stable=True)
-    rank = torch.arange(length, device=order.device)
-    return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order, rank < count[:, None])
-
-
-def masked_cross_entropy(
-    logits: Tensor, tokens: Tensor, masked: Tensor, label_smoothing: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Mean loss and accuracy over the masked positions of the batch.
-
-    Args:
-        logits: (B, L, V).
-        tokens: (B, L) int64, the true codes.
-        masked: (B, L) bool, at least one True.
-        label_smoothing: in [0, 1).
-
-    Returns:
-        The loss and the accuracy, two scalars; only the loss carries a gradient.
-    """
-    targets = tokens.masked_fill(~masked, IGNORED)
-    loss = F.cross_entropy(
-        logits.flatten(0, 1).float(),
-        targets.flatten(),
-        ignore_index=IGNORED,
-        label_smoothing=label_smoothing,
-    )
-    with torch.no_grad():
-        accuracy = (logits.argmax(dim=-1) == targets).sum() / masked.sum()
-    return loss, accuracy
 
 
 class NATTrainer:
@@ -196,6 +127,7 @@ class NATTrainer:
         engine: Engine | None = None,
     ) -> None:
         self.model = model
+        model.checkpoint_activations = config.activation_checkpointing
         self.config = config
         self.engine: Engine = engine if engine is not None else LocalEngine()
         # On the CPU, so that a seed means the same masks on any device.
@@ -205,7 +137,7 @@ class NATTrainer:
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
-            fused=True,
+            fused=next(model.parameters()).device.type in _FUSED_DEVICES,
         )
         self.scheduler = LambdaLR(self.optimizer, config.lr_factor)
         self._ema = AveragedModel(model, multi_avg_fn=self._average)
@@ -227,11 +159,14 @@ class NATTrainer:
 
         Returns:
             "loss" (with label smoothing), "accuracy" and "mask_ratio" over the batch, "grad_norm"
-            before clipping, "lr" of this update.
+            before clipping, "lr" of this update; and loss and accuracy by mask ratio, such as
+            "loss_mask_60_80" over the samples with more than 60 and at most 80 % masked, where
+            there are any.
 
         Raises:
-            ValueError: on the CPU, tokens or labels are out of range; the null class is no label to
-                train on, ``condition_dropout`` brings it in.
+            ValueError: text features of a wrong shape; or, on the CPU, tokens or labels that are
+                out of range. The null class is no label to train on: ``condition_dropout`` brings
+                it in.
             FloatingPointError: the gradient norm is not finite; no weight is changed.
         """
         self._check_range(tokens, condition)
@@ -239,27 +174,24 @@ class NATTrainer:
         tokens = tokens.flatten(1)
         masked = self._own_rows(self._masks(tokens, self.generator, self.engine.num_processes))
         condition = self._drop_condition(condition)
-        with self.engine.autocast():
-            logits = self.model(tokens.masked_fill(masked, self.model.mask_token_id), condition)[1]
-        loss, accuracy = masked_cross_entropy(logits, tokens, masked, self.config.label_smoothing)
-        weight = self._weight(masked)
-        loss, accuracy = loss * weight, accuracy * weight
         self.optimizer.zero_grad(set_to_none=True)
-        self.engine.backward(loss)
+        # Processes average their gradients: what counts is the mean number over them.
+        num_masked = self.engine.gather(masked.sum()[None]).float().mean()
+        parts = []
+        smoothing = self.config.label_smoothing
+        for scores in self._scores(self.model, tokens, masked, condition, smoothing):
+            self.engine.backward(scores[:, 0].sum() / num_masked)
+            parts.append(scores.detach())
         grad_norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), self.config.grad_clip or math.inf
         )
-        scalars = {
-            "loss": loss.detach(),
-            "accuracy": accuracy,
-            "mask_ratio": masked.float().mean(),
-            "grad_norm": grad_norm,
-        }
-        local = torch.stack(tuple(scalars.values()))
-        # One transfer from the device.
-        values = self.engine.gather(local[None]).mean(dim=0).tolist()
-        lr = float(self.scheduler.get_last_lr()[0])
-        metrics = dict(zip(scalars, values, strict=True), lr=lr)
+        metrics = score_metrics(
+            self.engine.gather(torch.cat(parts)),
+            tokens.shape[1],
+            self.config.mask_ratio_bins,
+            grad_norm=grad_norm,
+        )
+        metrics["lr"] = float(self.scheduler.get_last_lr()[0])
         if not math.isfinite(metrics["grad_norm"]):
             raise FloatingPointError(
                 f"the gradient norm is {metrics['grad_norm']} in update {self.num_updates}; "
@@ -283,7 +215,7 @@ class NATTrainer:
             generator: on the CPU; equal states give equal masks.
 
         Returns:
-            "loss" and "accuracy".
+            "loss", "accuracy" and "mask_ratio", also by mask ratio, as of `step`.
 
         Raises:
             ValueError: as `step`.
@@ -291,11 +223,8 @@ class NATTrainer:
         self._check_range(tokens, condition)
         tokens = tokens.flatten(1)
         masked = self._masks(tokens, generator)
-        with self.engine.autocast():
-            inputs = tokens.masked_fill(masked, self.ema_model.mask_token_id)
-            logits = self.ema_model(inputs, condition).logits
-        loss, accuracy = masked_cross_entropy(logits, tokens, masked)
-        return {"loss": loss.item(), "accuracy": accuracy.item()}
+        parts = self._scores(self.ema_model, tokens, masked, condition, label_smoothing=0.0)
+        return score_metrics(torch.cat(list(parts)), tokens.shape[1], self.config.mask_ratio_bins)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and builtins only: `torch.load(weights_only=True)` reads it."""
@@ -324,8 +253,29 @@ class NATTrainer:
         decay = self.config.averaging_decay(self.num_updates)
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
+    def _scores(
+        self,
+        model: NAT,
+        tokens: Tensor,
+        masked: Tensor,
+        condition: Tensor,
+        label_smoothing: float,
+    ) -> Iterator[Tensor]:
+        """(n, 3) of each part, so that its graph can go before the next one is made."""
+        inputs = tokens.masked_fill(masked, model.mask_token_id)
+        for part in zip(
+            *(x.chunk(self.config.accumulation_steps) for x in (inputs, condition, tokens, masked)),
+            strict=True,
+        ):
+            part_inputs, part_condition, part_tokens, part_masked = part
+            with self.engine.autocast():
+                logits = model(part_inputs, part_condition).logits
+            yield masked_scores(logits, part_tokens, part_masked, label_smoothing)
+
     def _check_range(self, tokens: Tensor, condition: Tensor) -> None:
         config = self.model.config
+        if config.num_classes is None:
+            self.model.check_condition(condition)
         limits = [("token", tokens, config.codebook_size)]
         if config.num_classes is not None:  # the null class lies one past the last label
             limits.append(("label", condition, config.num_classes))
@@ -342,11 +292,6 @@ class NATTrainer:
     def _own_rows(self, drawn: Tensor) -> Tensor:
         """This process's rows of what was drawn for the whole batch."""
         return drawn.chunk(self.engine.num_processes)[self.engine.process_index]
-
-    def _weight(self, masked: Tensor) -> Tensor:
-        """What makes the mean over the processes the mean over all masked positions."""
-        count = masked.sum().to(torch.float32)
-        return count / self.engine.gather(count[None]).mean()
 
     def _masks(self, tokens: Tensor, generator: torch.Generator, num_processes: int = 1) -> Tensor:
         """Masks (num_processes * B, L) for tokens (B, L)."""
