@@ -15,7 +15,7 @@ from adanat.runs import config_to_json
 def test_every_recipe_builds_and_serialises(name: str) -> None:
     recipe = get_recipe(name)
     assert recipe.name == name
-    assert config_to_json(recipe)["data"]["num_classes"] == 10
+    assert config_to_json(recipe)["data"]["num_classes"] == recipe.data.num_classes
     height, width = recipe.tokenizer.model.grid_size
     assert height * width > recipe.num_decoding_steps
 

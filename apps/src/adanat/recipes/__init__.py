@@ -6,6 +6,7 @@ from types import MappingProxyType
 from adanat.errors import AdanatError
 from adanat.recipes.base import Recipe
 from adanat.recipes.digits import digits
+from adanat.recipes.emoji_scenes import emoji_scenes, emoji_scenes_text, tiny_text
 from adanat.recipes.fashion_mnist import (
     fashion_mnist,
     fashion_mnist_quick,
@@ -16,10 +17,13 @@ from adanat.recipes.tiny import tiny
 RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
     {
         "digits": digits,
+        "emoji-scenes": emoji_scenes,
+        "emoji-scenes-text": emoji_scenes_text,
         "fashion-mnist": fashion_mnist,
         "fashion-mnist-quick": fashion_mnist_quick,
         "fashion-mnist-smoke": fashion_mnist_smoke,
         "tiny": tiny,
+        "tiny-text": tiny_text,
     }
 )
 """Each builds its recipe anew."""
