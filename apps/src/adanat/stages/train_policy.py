@@ -168,7 +168,7 @@ def _networks(run: Run, nat: NAT) -> tuple[GaussianPolicy, PolicyNetwork]:
     def network(num_outputs: int) -> PolicyNetwork:
         config = PolicyNetworkConfig(
             feature_dim=nat.config.embed_dim,
-            grid_size=nat.config.grid_size,
+            grid_size=nat.feature_grid,
             num_outputs=num_outputs,
             hidden_dim=recipe.hidden_dim,
             conv_channels=recipe.conv_channels,
