@@ -132,9 +132,7 @@ def test_one_pass_of_the_trainer(reference_dir: Path, chunk_size: int | None) ->
     config = record.config(update_epochs=1, chunk_size=chunk_size)
     rewards = record.time_first(record["norm.in.step_rewards"])
     rollout = Rollout(
-        observations={
-            k: record.time_first(v).flatten(0, 1) for k, v in record.observation.items()
-        },
+        observations={k: record.time_first(v).flatten(0, 1) for k, v in record.observation.items()},
         rows=torch.arange(rewards.numel()).view_as(rewards),
         raw_actions=record.time_first(record["in.actions"]),
         log_probs=record.time_first(record["in.old_logprobs"]),

@@ -16,7 +16,8 @@ class PPOConfig:
 
     Attributes:
         learning_rate: of AdamW without weight decay, for the policy.
-        value_learning_rate: for the value network; None: the same.
+        value_learning_rate: for the value network; None: the same, as published. The rate of the
+            policy is usually far too low for it: watch `explained_variance`.
         clip_range: epsilon, how far the probability ratio may leave 1.
         update_epochs: passes over the buffer an update.
         num_minibatches: optimizer steps a pass; 1: the whole buffer at once.
