@@ -36,7 +36,8 @@ class Adversary:
         real: what is real.
         heldout: real images that the discriminator never learns from.
         recipe: batch size of its updates.
-        seed: of the draws of its batches.
+        seed: of the draws of its batches, the same in all processes.
+        rows: which rows of a batch are this process's.
     """
 
     def __init__(
@@ -46,11 +47,19 @@ class Adversary:
         heldout: Embedded,
         recipe: RewardRecipe,
         seed: int,
+        rows: slice = slice(None),
     ) -> None:
+        several = rows not in (slice(None), slice(0, recipe.batch_size))
+        if several and recipe.adversarial.max_accuracy is not None:
+            raise ValueError(
+                "reward.adversarial.max_accuracy lets each process skip updates of its own: leave "
+                f"it out with several processes, got {recipe.adversarial.max_accuracy}"
+            )
         self.reward = reward
         self._real = real
         self._heldout = heldout
         self._batch_size = recipe.batch_size
+        self._rows = rows
         self._generator = torch.Generator().manual_seed(seed)
         self._fakes: list[Embedded] = []
 
@@ -77,7 +86,10 @@ class Adversary:
         self._fakes.clear()
         sums: dict[str, float] = {}
         for _ in range(updates):
-            real, chosen = self._draw(self._real), self._draw(fake)
+            whole, chosen = self._draw(self._real), self._draw(fake).take(self._rows)
+            if not self.reward.discriminator.is_calibrated:  # on what all processes draw
+                self.reward.discriminator.calibrate(whole.features)
+            real = whole.take(self._rows)
             metrics = self.reward.update(*real, *chosen)
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value / updates

@@ -6,15 +6,18 @@ pass instead of by a wrapper around the model: buckets of them, in the order of 
 many bytes as DistributedDataParallel would send. All processes hold the same weights throughout.
 """
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Literal
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 Precision = Literal["no", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("no", "bf16")
@@ -35,10 +38,10 @@ class AccelerateEngine:
     def __init__(self, precision: Precision = "no") -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
+        _join_processes()
         self._accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),  # or it would start no process group there
+            cpu=not torch.cuda.is_available(),  # or it would ignore the processes there
             mixed_precision=precision,
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
         )
         self._followed: list[nn.Parameter] = []
         self._touched: set[nn.Parameter] = set()
@@ -134,9 +137,37 @@ class AccelerateEngine:
         """The largest of the processes' numbers."""
         return int(self.gather(torch.tensor([int(number)])).max())
 
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The main process goes through the block before the others, to whom it leaves files."""
+        if not self.is_main:
+            self.wait()
+        yield
+        if self.is_main:
+            self.wait()
+
     def wait(self) -> None:
         """Return when all processes have come here."""
         self._accelerator.wait_for_everyone()
+
+
+def _join_processes() -> None:
+    """Start the process group that torchrun or `accelerate launch` describe in the environment.
+
+    torchrun keeps its key-value store over restarts. Without a prefix of its own, an attempt would
+    read the addresses that the processes of the one before have left there.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch.distributed.is_initialized():
+        return
+    store, rank, world_size = next(rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    torch.distributed.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=PrefixStore(f"attempt-{attempt}", store),
+        rank=rank,
+        world_size=world_size,
+        timeout=_LONGEST_WAIT,
+    )
 
 
 def _buckets(gradients: Iterable[Tensor]) -> Iterable[list[Tensor]]:

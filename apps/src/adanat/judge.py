@@ -79,7 +79,7 @@ class Judge:
 
     def references(self, split: str) -> dict[str, Reference]:
         """Features of all real images of a split, for each extractor."""
-        recipe, images = self._run.recipe.evaluation, self._run.images(split).images
+        recipe, images = self._run.recipe.evaluation, self._run.reference_images(split).images
         found = {}
         for name, pooled in self._extractors.items():
             features = extract_features_cached(

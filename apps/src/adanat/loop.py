@@ -248,9 +248,10 @@ def _set_random_states(states: Mapping[str, Any], step: int, engine: AccelerateE
     if engine.process_index >= len(states["cpu"]):  # it was saved by fewer processes
         torch.manual_seed(derive_seed(step, "process", engine.process_index))
         return
-    torch.set_rng_state(states["cpu"][engine.process_index])
+    # Copied, because torch reads a state from the start of its tensor's storage.
+    torch.set_rng_state(states["cpu"][engine.process_index].clone())
     if "cuda" in states and engine.device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"][engine.process_index], engine.device)
+        torch.cuda.set_rng_state(states["cuda"][engine.process_index].clone(), engine.device)
 
 
 @contextmanager

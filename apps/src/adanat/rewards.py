@@ -112,7 +112,10 @@ def _adversary(run: Run, backbone: Backbone, tokenizer: Tokenizer, seed: int) ->
         if recipe.augmented_copies
         else None
     )
-    reward = AdversarialReward(backbone, discriminator, recipe.adversarial, augmenter=augmenter)
+    run.engine.follow(discriminator)
+    reward = AdversarialReward(
+        backbone, discriminator, recipe.adversarial, run.engine, augmenter=augmenter
+    )
 
     def embedded(split: str, count: int, copies: int) -> Embedded:
         return concatenate(
@@ -126,6 +129,7 @@ def _adversary(run: Run, backbone: Backbone, tokenizer: Tokenizer, seed: int) ->
         embedded("validation", recipe.num_heldout, 1),
         recipe,
         derive_seed(seed, "discriminator batches"),
+        run.engine.rows(recipe.batch_size),
     )
 
 

@@ -183,6 +183,15 @@ class Run:
             )
         return found
 
+    def reference_images(self, split: str) -> ImageSet:
+        """The images of one split that others are compared with, in memory."""
+        found, count = self.images(split), self.recipe.evaluation.num_reference
+        return found._replace(
+            images=found.images[:count],
+            labels=found.labels[:count],
+            captions=found.captions[:count],
+        )
+
     def tokens(self, split: str) -> TokenStore:
         """The codes of one split."""
         self.require(self.stages.tokens)

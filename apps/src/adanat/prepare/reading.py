@@ -72,6 +72,8 @@ class PreparedSplit:
 
     def images(self, indices: Sequence[int]) -> Tensor:
         """(B, 3, S, S) uint8. Raises DataError for a picture that does not come or is damaged."""
+        if not len(indices):
+            return torch.empty(0, 3, self._size, self._size, dtype=torch.uint8)
         return torch.stack(self._read_all(self._image, indices))
 
     def captions(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
@@ -136,9 +138,14 @@ class SplitImages:
         """Number of items."""
         return len(self._split) * self._repeats
 
-    def __getitem__(self, index: Tensor | slice) -> Tensor:
-        """Pictures (B, 3, S, S) uint8 of indices (B,) int64, or of a slice."""
-        items = range(*index.indices(len(self))) if isinstance(index, slice) else index.tolist()
+    def __getitem__(self, index: Tensor | slice | int) -> Tensor:
+        """Pictures (B, 3, S, S) uint8 of indices (B,), a mask (N,) or a slice; (3, S, S) of one."""
+        if isinstance(index, int):
+            return self[index : index + 1][0]
+        if isinstance(index, slice):
+            items = list(range(*index.indices(len(self))))
+        else:
+            items = (index.nonzero()[:, 0] if index.dtype == torch.bool else index).tolist()
         return self._split.images([item // self._repeats for item in items])
 
 

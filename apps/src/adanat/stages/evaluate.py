@@ -56,6 +56,8 @@ def evaluate(run: Run) -> None:
     recipe = run.recipe.evaluation
     policies = contestants(run)
     with stage:
+        if not run.engine.is_main:
+            return
         scores = _Scores(run)
         for seed in recipe.seeds:
             for name, policy in policies.items():
@@ -63,7 +65,7 @@ def evaluate(run: Run) -> None:
         for seed in recipe.seeds:
             for point in tuned_points_of_more_steps(run):
                 scores.measure(tuned_at(point.num_steps), point.schedule(), seed)
-        test_images = run.images("test")
+        test_images = run.reference_images("test")
         stage.finish(
             {
                 "protocol": {
@@ -171,7 +173,7 @@ def _load_or_train_classifier(run: Run) -> Classifier:
     path = run.folder.evaluation / "classifier"
     if path.is_dir():
         return load_model(Classifier.from_pretrained, path).to(run.device).eval()
-    fit = run.images("fit")
+    fit = run.reference_images("fit")
     steps = run.recipe.evaluation.classifier_steps
     with ProgressReporter("classifier", steps) as progress:
         classifier = train_classifier(

@@ -25,6 +25,8 @@ def search_schedule(run: Run) -> None:
         return
     recipe, num_steps = run.recipe.schedule, run.recipe.num_decoding_steps
     with stage:
+        if not run.engine.is_main:
+            return
         measured = _Measured(run, stage)
         grid = [
             SchedulePoint(num_steps, remask, sampling, guidance)
@@ -43,6 +45,8 @@ def search_more_steps(run: Run) -> None:
         return
     best = tuned_point(run)
     with stage:
+        if not run.engine.is_main:
+            return
         measured = _Measured(run, stage)
         points = [
             measured.refine(replace(best, num_steps=steps))

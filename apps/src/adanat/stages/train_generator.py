@@ -1,14 +1,23 @@
 """Stage `train-generator`: the non-autoregressive transformer on the codes."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
 from natgen import NAT, NATConfig, NATTrainer
+from torch import Tensor
 
-from adanat.loop import IntervalHook, train_loop
+from adanat.conditions import RunConditions
+from adanat.generation import Generator, from_uint8
+from adanat.loop import IntervalHook, PictureHook, train_loop
 from adanat.run import Run
 from adanat.sampling_order import batch_indices
+from adanat.schedule_points import default_point
 from adanat.seeding import derive_seed
+from adanat.stages.imported_models import import_generator
 
 _VALIDATION_ITEMS = 1000
+_PICTURED_SAMPLES = 8
 
 
 def train_generator(run: Run) -> None:
@@ -16,17 +25,23 @@ def train_generator(run: Run) -> None:
     stage = run.stages.generator
     if stage.is_done():
         return
-    recipe = run.recipe.generator
+    recipe, engine = run.recipe.generator, run.engine
+    if recipe.weights is not None:
+        _import(run, recipe.weights)
+        return
     fit, validation = run.tokens("fit"), run.tokens("validation")
     held_out = range(min(_VALIDATION_ITEMS, len(validation)))
     held_out_tokens, held_out_items = validation.batch(list(held_out))
-    conditions = run.conditions("fit")
-    held_out_condition = run.conditions("validation").of_items(held_out_items).generator
+    with engine.main_first():  # it stores the features of captions
+        conditions = run.conditions("fit")
+        held_out_conditions = run.conditions("validation")
+    held_out_condition = held_out_conditions.of_items(held_out_items).generator
     with stage:
         torch.manual_seed(derive_seed(run.recipe.seed, "generator weights"))
         config = NATConfig(
             codebook_size=fit.codebook_size,
             grid_size=fit.grid_size,
+            patch_size=recipe.patch_size,
             embed_dim=recipe.embed_dim,
             depth=recipe.depth,
             num_heads=recipe.num_heads,
@@ -41,14 +56,18 @@ def train_generator(run: Run) -> None:
             nat.to(run.device),
             recipe.training,
             seed=derive_seed(run.recipe.seed, "generator masks"),
+            engine=engine,
         )
+        engine.follow(trainer.model, trainer.ema_model)
         order_seed = derive_seed(run.recipe.seed, "generator order")
 
         def step(number: int) -> dict[str, float]:
-            indices = batch_indices(len(fit), recipe.batch_size, number, order_seed)
-            tokens, items = fit.batch(indices)
+            tokens, items = fit.batch(batch_of(number)[engine.rows(recipe.batch_size)])
             condition = conditions.of_items(items).generator
             return trainer.step(tokens.to(run.device), condition.to(run.device))
+
+        def batch_of(number: int) -> Tensor:
+            return batch_indices(len(fit), recipe.batch_size, number, order_seed)
 
         def validate(number: int) -> dict[str, float]:
             scores = trainer.evaluate_loss(
@@ -67,7 +86,45 @@ def train_generator(run: Run) -> None:
             description="generator",
             save_every=run.recipe.checkpoint_every,
             hooks=[IntervalHook(max(1, recipe.training.total_steps // 20), validate)],
+            pictures=[
+                PictureHook(
+                    max(1, recipe.training.total_steps // 20),
+                    "samples",
+                    lambda: _samples(run, trainer.ema_model, held_out_conditions),
+                    columns=_PICTURED_SAMPLES,
+                )
+            ],
+            engine=engine,
+            batch_of=lambda number: batch_of(number).tolist(),
         )
-        trainer.ema_model.save_pretrained(run.folder.generator_model)
-        parameters = sum(p.numel() for p in trainer.ema_model.parameters())
-        stage.finish({"parameters": parameters, **validate(recipe.training.total_steps)})
+        if engine.is_main:
+            _finish(run, trainer.ema_model, validate(recipe.training.total_steps))
+
+
+def _import(run: Run, path: Path) -> None:
+    with run.stages.generator:
+        if run.engine.is_main:
+            nat = import_generator(path, run.tokenizer(), run.conditions("validation"))
+            _finish(run, nat, {})
+
+
+def _finish(run: Run, nat: NAT, scores: Mapping[str, float]) -> None:
+    nat.save_pretrained(run.folder.generator_model)
+    parameters = sum(p.numel() for p in nat.parameters())
+    run.stages.generator.finish({"parameters": parameters, **scores})
+
+
+def _samples(run: Run, nat: NAT, conditions: RunConditions) -> Tensor:
+    """Pictures of the published schedule."""
+    generator = Generator(
+        nat,
+        run.tokenizer(),
+        lambda indices: conditions.of_samples(indices).generator.to(run.device),
+        batch_size=_PICTURED_SAMPLES,
+    )
+    batches = generator.batches(
+        default_point(run.recipe.num_decoding_steps).schedule(),
+        seed=derive_seed(run.recipe.seed, "generator pictures"),
+        num_samples=_PICTURED_SAMPLES,
+    )
+    return from_uint8(torch.cat([batch.images for batch in batches]))

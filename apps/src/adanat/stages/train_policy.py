@@ -55,9 +55,12 @@ def train_policy(run: Run, seed: int) -> None:
             save_every=max(1, run.recipe.checkpoint_every // 20),
             log_every=1,
             hooks=[IntervalHook(recipe.validate_every, selection.validate)],
+            engine=run.engine,
         )
         policy = selection.restore_best()
         policy.fit_statistics(selection.sample("chosen policy").parameters)
+        if not run.engine.is_main:
+            return
         policy.save_pretrained(run.folder.policy_model(seed))
         print(policy.describe())
         stage.finish({"validation_lite2_fd": selection.distance, "best_step": selection.step})
@@ -76,8 +79,10 @@ class _Cycle:
             self.policy,
             value_network,
             recipe.policy.ppo,
+            run.engine,
             seed=derive_seed(seed, "policy exploration"),
         )
+        run.engine.follow(self.policy, value_network)
         self._environment = DecodingEnvironment(
             nat,
             num_steps=recipe.num_decoding_steps,
@@ -126,14 +131,17 @@ class _Selection:
         self._run = run
         self._policy = policy
         self._judge = Judge(run)
-        self._reference = self._judge.references("validation")[LITE2]
+        self._judge.generator.engine = run.engine
+        with run.engine.main_first():  # it leaves the features on the disk
+            self._reference = self._judge.references("validation")[LITE2]
         self.distance = math.inf
         self.step = 0
         self._weights: dict[str, Tensor] = {}
 
     def validate(self, step: int) -> dict[str, float]:
         """Frechet distance of the current policy to validation images."""
-        distance = frechet_score(self.sample("validation").features[LITE2], self._reference)
+        measured = frechet_score(self.sample("validation").features[LITE2], self._reference)
+        distance = self._run.engine.mean({"distance": measured})["distance"]
         if distance < self.distance:
             self.distance, self.step = distance, step
             self._weights = {k: v.clone() for k, v in self._policy.state_dict().items()}
