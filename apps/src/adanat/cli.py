@@ -10,6 +10,7 @@ import tyro
 
 from adanat.data import FONT_NAME, EmojiFont, make_emoji_scenes
 from adanat.errors import AdanatError
+from adanat.evaluation import compare, evaluate_path, names_path
 from adanat.recipes import RECIPES, Recipe, get_recipe
 from adanat.run import Run
 from adanat.runs import Stage
@@ -223,10 +224,12 @@ COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
         ),
         "sample": _sample,
         "evaluate": _stage_command(
-            "Score all policies on test images, paired, over several seeds.",
+            "Score all policies on test images, paired, over several seeds. "
+            "With a path in place of the recipe: judge any images, see `evaluate PATH --help`.",
             evaluate,
             lambda run: [run.stages.evaluation],
         ),
+        "compare": compare,
         "report": _stage_command(
             "Write metrics.json, report.html, results.md and figures of an evaluated run.",
             _report,
@@ -238,12 +241,16 @@ COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script `adanat`; exits with 1 on an error of the user's side."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given[:1] == ["evaluate"] and names_path(given[1:]):
+            evaluate_path(given[1:])
+            return
         tyro.extras.subcommand_cli_from_dict(
             dict(COMMANDS),
             prog="adanat",
             description="AdaNAT from raw images to the evaluated policy.",
-            args=arguments,
+            args=given,
             config=_CONFIG,
         )
     except (AdanatError, OSError, ValueError) as error:

@@ -39,7 +39,7 @@ _LABELS = {
     "guidance_scale": "guidance scale",
 }
 _INERT_AT_LAST_STEP = ("mask_ratio", "remask_temperature")
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "axes.edgecolor": RULE,
     "axes.grid": True,
     "axes.labelcolor": MUTED,
@@ -80,7 +80,7 @@ def parameter_figure(
     effect and are left out.
     """
     colours = colours or policy_colours(curve.name for curve in curves)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.4, 2.9), layout="constrained")
         panels = figure.subplots(1, 4)
         for index, (name, axes) in enumerate(zip(PARAMETER_NAMES, panels, strict=True)):
@@ -105,7 +105,7 @@ def step_figure(
 ) -> Figure:
     """Draw the distance over the number of steps, with a line across at single points."""
     colours = colours or policy_colours(curve.name for curve in curves)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.6, 3.6), layout="constrained")
         axes = figure.subplots()
         ticks = sorted({steps for curve in curves for steps in curve.distances})
@@ -139,7 +139,7 @@ def step_figure(
 
 def training_figure(training: TrainingFigure) -> Figure:
     """Draw training curves; long noisy ones are pale behind their moving average."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 2.6), layout="constrained")
         axes = figure.subplots()
         for index, series in enumerate(training.series):
@@ -159,7 +159,7 @@ def training_figure(training: TrainingFigure) -> Figure:
 
 def samples_figure(samples: Sequence[SampleSet], class_names: Sequence[str]) -> Figure:
     """Lay sample sets side by side, a row for each class, for the documentation."""
-    with mpl.rc_context(_STYLE | {"axes.grid": False}):
+    with mpl.rc_context(STYLE | {"axes.grid": False}):
         per_class = samples[0].images.shape[1]
         figure = Figure(
             figsize=(0.35 * per_class * len(samples) + 1.2, 0.37 * len(class_names) + 0.4),
@@ -179,7 +179,7 @@ def samples_figure(samples: Sequence[SampleSet], class_names: Sequence[str]) -> 
 
 def decoding_figure(traces: Sequence[DecodingTrace]) -> Figure:
     """Draw decodings step by step: kept tokens above, the interim image below."""
-    with mpl.rc_context(_STYLE | {"axes.grid": False}):
+    with mpl.rc_context(STYLE | {"axes.grid": False}):
         steps = max(len(trace.images) for trace in traces)
         figure = Figure(figsize=(1.1 * steps + 1.2, 2.3 * len(traces)), layout="constrained")
         parts = figure.subfigures(len(traces), 1, squeeze=False)
@@ -204,12 +204,22 @@ def save_png(figure: Figure, path: Path, *, dpi: int = 160) -> None:
     figure.savefig(path, dpi=dpi, facecolor="white", metadata={"Software": None})
 
 
+def save_svg(figure: Figure, path: Path) -> None:
+    """Save a figure as SVG, making the folder; equal figures give equal files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_svg(figure))
+
+
 def svg_uri(figure: Figure) -> str:
     """Encode a figure as a `data:image/svg+xml` URI; equal figures give equal text."""
+    return "data:image/svg+xml;base64," + base64.b64encode(_svg(figure)).decode("ascii")
+
+
+def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return buffer.getvalue()
 
 
 def _draw_choices(axes: Axes, values: np.ndarray[Any, Any], name: str, colour: str) -> None:
