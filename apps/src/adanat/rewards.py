@@ -104,8 +104,13 @@ def _backbone(recipe: RewardRecipe) -> Backbone:
 
 def _adversary(run: Run, backbone: Backbone, tokenizer: Tokenizer, seed: int) -> Adversary:
     recipe = run.recipe.reward
+    sizes = run.conditions("fit").sizes
     discriminator = Discriminator(
-        DiscriminatorConfig(channels=backbone.channels, num_classes=run.recipe.data.num_classes)
+        DiscriminatorConfig(
+            channels=backbone.channels,
+            num_classes=sizes.num_classes,
+            condition_dim=sizes.pooled_dim,
+        )
     ).to(run.device)
     augmenter = (
         Augmenter(recipe.augmentation, derive_seed(seed, "augmentation"))
@@ -119,8 +124,11 @@ def _adversary(run: Run, backbone: Backbone, tokenizer: Tokenizer, seed: int) ->
 
     def embedded(split: str, count: int, copies: int) -> Embedded:
         return concatenate(
-            Embedded(reward.extract_augmented(images, copies), labels.repeat(copies))
-            for images, labels in _real_images(run, tokenizer, split, count)
+            Embedded(
+                reward.extract_augmented(images, copies),
+                conditions.repeat(copies, *[1] * (conditions.ndim - 1)),
+            )
+            for images, conditions in _real_images(run, tokenizer, split, count)
         )
 
     return Adversary(
@@ -170,14 +178,19 @@ def _classifier_reward(run: Run, seed: int) -> PretrainedReward:
 def _real_images(
     run: Run, tokenizer: Tokenizer, split: str, count: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The first real images of a split, (B, 3, H, W) in [0, 1], with labels (B,), in batches."""
-    recipe = run.recipe.reward
+    """The first real images of a split, (B, 3, H, W) in [0, 1], and their conditions, in batches.
+
+    The conditions are the discriminator's: labels (B,), or pooled text features (B, P).
+    """
+    recipe, conditions = run.recipe.reward, run.conditions(split)
     if recipe.real_side == "images":
         data = run.images(split)
         for rows in torch.arange(min(count, len(data.labels))).split(_batch_size(recipe)):
-            yield from_uint8(data.images[rows].to(run.device)), data.labels[rows].to(run.device)
+            condition = conditions.of_items({"labels": data.labels[rows], "images": rows}).judge
+            yield from_uint8(data.images[rows].to(run.device)), condition.to(run.device)
         return
     store = run.tokens(split)
     for rows in torch.arange(min(count, len(store))).split(_batch_size(recipe)):
-        codes, conditions = store.batch(rows)
-        yield tokenizer.decode(codes.to(run.device)), conditions["labels"].to(run.device)
+        codes, items = store.batch(rows)
+        condition = conditions.of_items(items).judge
+        yield tokenizer.decode(codes.to(run.device)), condition.to(run.device)
