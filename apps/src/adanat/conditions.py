@@ -117,16 +117,21 @@ class CaptionConditions:
             nat.condition.null_context.copy_(empty[0])
 
 
-def paid_by_condition(
-    reward: Callable[[Mapping[str, Tensor]], Tensor], conditions: RunConditions
-) -> Callable[[Mapping[str, Tensor]], Tensor]:
+class ConditionedReward:
     """A reward whose outcomes also hold, as `condition`, what the judge is conditioned on.
 
-    An outcome names its `episodes`, which are the indices of its samples.
+    Args:
+        reward: pays outcomes.
+        conditions: of the samples, which an outcome names as its `episodes`.
     """
 
-    def pay(outcome: Mapping[str, Tensor]) -> Tensor:
-        judged = conditions.of_samples(outcome["episodes"]).judge
-        return reward({**outcome, "condition": judged})
+    def __init__(
+        self, reward: Callable[[Mapping[str, Tensor]], Tensor], conditions: RunConditions
+    ) -> None:
+        self._reward = reward
+        self._conditions = conditions
 
-    return pay
+    def __call__(self, outcome: Mapping[str, Tensor]) -> Tensor:
+        """Reward (B,) of an outcome."""
+        judged = self._conditions.of_samples(outcome["episodes"]).judge
+        return self._reward({**outcome, "condition": judged})
