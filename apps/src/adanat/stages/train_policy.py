@@ -1,7 +1,6 @@
 """Stage `train-policy`: PPO for the recipe's reward."""
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from policyrl import (
 )
 from torch import Tensor
 
-from adanat.generation import balanced_labels
+from adanat.conditions import ConditionedReward
 from adanat.judge import LITE2, Judge, Sampled
 from adanat.loop import IntervalHook, train_loop
 from adanat.metrics import frechet_score
@@ -83,13 +82,15 @@ class _Cycle:
             seed=derive_seed(seed, "policy exploration"),
         )
         run.engine.follow(self.policy, value_network)
+        conditions = run.conditions("fit")
         self._environment = DecodingEnvironment(
             nat,
             num_steps=recipe.num_decoding_steps,
-            conditions=partial(balanced_labels, num_classes=recipe.data.num_classes),
+            conditions=lambda episodes: conditions.of_samples(episodes).generator,
             noise=NoiseSource(derive_seed(seed, "policy rollouts")),
         )
         self._pictures, self._adversary = build_reward(run, tokenizer, seed)
+        self._reward = ConditionedReward(self._pictures, conditions)
 
     def step(self, number: int) -> dict[str, float]:
         """One cycle; the first ones train the discriminator alone, where there is one."""
@@ -98,7 +99,7 @@ class _Cycle:
         rollout = self._trainer.collect(
             self._environment,
             self._policy_recipe.episodes_per_update,
-            self._pictures,
+            self._reward,
             batch_size=self._policy_recipe.rollout_batch_size,
         )
         metrics = {"reward_mean": rollout.episode_rewards.mean().item()}
