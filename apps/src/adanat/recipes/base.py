@@ -339,6 +339,13 @@ class Recipe:
                 f"data.image_size is {self.data.image_size}: set both to the same size"
             )
 
+        if self.text.encoder is not None and (
+            self.reward.design == "pretrained" or self.reward.diversity_weight
+        ):
+            raise ValueError(
+                "reward.design 'pretrained' and reward.diversity_weight go by classes, but "
+                f"text.encoder is {self.text.encoder!r}: choose another reward, or no encoder"
+            )
         fewer = [n for n in self.schedule.comparison_steps if n <= self.num_decoding_steps]
         if fewer:
             raise ValueError(
