@@ -38,6 +38,8 @@ def tokenize(run: Run) -> None:
         return
     tokenizer = run.tokenizer()
     with stage:
+        if not run.engine.is_main:
+            return
         counts, errors = {}, {}
         for split in SPLITS:
             mirrored = run.recipe.tokens.mirrored and split == _MIRRORED_SPLIT

@@ -32,12 +32,16 @@ def train_tokenizer(run: Run) -> None:
             perceptual = efficientnet_lite("lite0", input_size=recipe.perceptual_size)
             perceptual = perceptual.to(run.device)
         tokenizer = Tokenizer(recipe.model).to(run.device)
-        trainer = TokenizerTrainer(tokenizer, recipe.training, perceptual)
+        trainer = TokenizerTrainer(tokenizer, recipe.training, perceptual, run.engine)
+        run.engine.follow(*trainer.trained_modules)
         order_seed = derive_seed(run.recipe.seed, "tokenizer order")
+        own_rows = run.engine.rows(recipe.batch_size)
+
+        def batch(number: int) -> Tensor:
+            return batch_indices(len(images), recipe.batch_size, number, order_seed)[own_rows]
 
         def step(number: int) -> dict[str, float]:
-            indices = batch_indices(len(images), recipe.batch_size, number, order_seed)
-            return trainer.step(from_uint8(images[indices].to(run.device)))
+            return trainer.step(from_uint8(images[batch(number)].to(run.device)))
 
         def validate(number: int) -> dict[str, float]:
             scores = reconstruction_scores(trainer.ema_tokenizer, held_out, run.device)
@@ -52,7 +56,11 @@ def train_tokenizer(run: Run) -> None:
             description="tokenizer",
             save_every=run.recipe.checkpoint_every,
             hooks=[IntervalHook(max(1, recipe.total_steps // 10), validate)],
+            engine=run.engine,
+            batch_of=lambda number: batch(number).tolist(),
         )
+        if not run.engine.is_main:
+            return
         trained = trainer.ema_tokenizer
         trained.save_pretrained(run.folder.tokenizer_model)
         shown = from_uint8(held_out[:_PICTURED_IMAGES].to(run.device))
