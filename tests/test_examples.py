@@ -23,12 +23,14 @@ def load(name: str) -> ModuleType:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_pendulum_is_swung_up() -> None:
     example = load("gymnasium_control")
     assert example.average_return(example.train()) > example.GOOD_RETURN
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_learned_sampler_beats_equal_steps_and_its_own_average() -> None:
     errors = load("rectified_flow_sampler").main()
     assert errors["policy"] < 0.5 * errors["by hand"]
