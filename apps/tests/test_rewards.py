@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from adanat.adversary import Adversary, Embedded
+from adanat.errors import AdanatError, StageError
 from adanat.recipes import get_recipe
-from adanat.rewards import PictureReward
+from adanat.rewards import PictureReward, discriminator_file, trained_reward
 from adanat.run import Run
 from adanat.stages import (
     prepare_data,
@@ -33,6 +34,8 @@ from torch import Tensor
 from vqtok import Tokenizer, small
 
 CLASSES = 3
+
+Train = Callable[..., tuple[Run, list[dict[str, float]]]]
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +138,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def train(prepared: Path, tmp_path: Path) -> Callable[..., list[dict[str, float]]]:
-    """Trains policies of changed rewards; returns their metrics."""
+def train(prepared: Path, tmp_path: Path) -> Train:
+    """Trains policies of changed rewards; returns the run and its metrics."""
 
-    def go(name: str, **changes: object) -> list[dict[str, float]]:
+    def go(name: str, **changes: object) -> tuple[Run, list[dict[str, float]]]:
         folder = tmp_path / name
         shutil.copytree(prepared, folder)
         recipe = get_recipe("tiny")
@@ -147,27 +150,38 @@ def train(prepared: Path, tmp_path: Path) -> Callable[..., list[dict[str, float]
         assert (run.folder.policy_model(0) / "model.safetensors").is_file()
         lines = (run.folder.policy(0) / "metrics.jsonl").read_text().splitlines()
         rows = [json.loads(line) for line in lines]
-        return [row for row in rows if "reward_mean" in row]  # the others are validations
+        return run, [row for row in rows if "reward_mean" in row]  # the others are validations
 
     return go
 
 
 @pytest.mark.slow
-def test_every_design_trains_a_policy(train: Callable[..., list[dict[str, float]]]) -> None:
+def test_every_design_trains_a_policy(train: Train) -> None:
     recipe = get_recipe("tiny")
-    adversarial = train("adversarial", augmented_copies=2, diversity_weight=0.5)
+    run, adversarial = train("adversarial", augmented_copies=2, diversity_weight=0.5)
     assert len(adversarial) == recipe.reward.warmup_cycles + recipe.policy.num_updates
     last = adversarial[-1]
     assert 0 < last["reward_adversarial"] < 1
     assert {"reward_diversity", "discriminator_accuracy", "discriminator_heldout_gap"} <= set(last)
     assert last["reward_mean"] == pytest.approx(0.0, abs=1e-4)  # of standardised parts
 
+    reward = trained_reward(run, 0)
+    pictures = {"images": torch.rand(4, 3, 8, 8), "labels": torch.arange(4)}
+    assert ((reward(pictures) > 0) & (reward(pictures) < 1)).all()
+    assert isinstance(reward, AdversarialReward)
+    assert reward.discriminator.is_calibrated
+    discriminator_file(run, 0).write_bytes(b"")
+    with pytest.raises(StageError, match=r"cannot load .*discriminator\.safetensors"):
+        trained_reward(run, 0)
+
     for design in ("pretrained", "frechet"):
-        rows = train(design, design=design, classifier_steps=10, frechet_components=8)
+        run, rows = train(design, design=design, classifier_steps=10, frechet_components=8)
         assert len(rows) == recipe.policy.num_updates
         assert all(row["reward_mean"] < 0 for row in rows)  # a log-probability, a distance
         assert rows[-1]["reward_mean"] == pytest.approx(rows[-1][f"reward_{design}"], rel=1e-5)
         assert not any(name.startswith("discriminator") for name in rows[-1])
+    with pytest.raises(AdanatError, match="pays whole batches"):
+        trained_reward(run, 0)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,19 @@ def adversary_is_a_reward_model(reward: advreward.AdversarialReward) -> policyrl
     return reward
 
 
+def every_design_is_a_reward_model(
+    pretrained: advreward.PretrainedReward,
+    frechet: advreward.FrechetReward,
+    diversity: advreward.DiversityReward,
+    mixture: advreward.MixtureReward,
+) -> tuple[policyrl.RewardModel, ...]:
+    return pretrained, frechet, diversity, mixture
+
+
+def any_reward_model_can_be_mixed(reward: policyrl.RewardModel) -> advreward.RewardModel:
+    return reward
+
+
 def frozen_features_are_perceptual(
     features: advreward.FrozenFeatures,
 ) -> vqtok.PerceptualFeatures:

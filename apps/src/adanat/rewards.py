@@ -21,10 +21,13 @@ from advreward import (
     dino_vit_s16,
     efficientnet_lite,
 )
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vqtok import Tokenizer
 
 from adanat.adversary import Adversary, Embedded, concatenate
+from adanat.errors import AdanatError, StageError
 from adanat.generation import from_uint8
 from adanat.metrics import ClassifierConfig, ClassifierTrainingConfig, train_classifier
 from adanat.recipes.base import RewardRecipe
@@ -102,7 +105,43 @@ def _backbone(recipe: RewardRecipe) -> Backbone:
     return dino_vit_s16(weights, input_size=recipe.input_size)
 
 
-def _adversary(run: Run, backbone: Backbone, tokenizer: Tokenizer, seed: int) -> Adversary:
+def trained_reward(run: Run, seed: int) -> RewardModel:
+    """The reward at the end of a policy's training, to keep the best of several samples by.
+
+    Raises:
+        StageError: the policy is not trained, or its discriminator's file is missing or damaged.
+        AdanatError: the design pays whole batches, so it cannot judge an image.
+    """
+    run.require(run.stages.policies[seed])
+    design = run.recipe.reward.design
+    if design == "pretrained":
+        return _classifier_reward(run, seed)
+    if design == "frechet":
+        raise AdanatError(
+            "the reward of design 'frechet' pays whole batches and cannot judge one image: train "
+            "with --reward.design adversarial or pretrained"
+        )
+    reward = _adversarial_reward(run, _backbone(run.recipe.reward).to(run.device), seed)
+    path = discriminator_file(run, seed)
+    try:
+        reward.discriminator.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise StageError(f"cannot load the discriminator in {path}: {error}") from error
+    return reward
+
+
+def save_discriminator(run: Run, seed: int, adversary: Adversary) -> None:
+    """Keep what `trained_reward` needs beside the policy."""
+    state = adversary.reward.discriminator.state_dict()
+    save_file({name: x.contiguous() for name, x in state.items()}, discriminator_file(run, seed))
+
+
+def discriminator_file(run: Run, seed: int) -> Path:
+    """Where the discriminator of a policy's training lies."""
+    return run.folder.policy(seed) / "discriminator.safetensors"
+
+
+def _adversarial_reward(run: Run, backbone: Backbone, seed: int) -> AdversarialReward:
     recipe = run.recipe.reward
     sizes = run.conditions("fit").sizes
     discriminator = Discriminator(
@@ -118,9 +157,14 @@ def _adversary(run: Run, backbone: Backbone, tokenizer: Tokenizer, seed: int) ->
         else None
     )
     run.engine.follow(discriminator)
-    reward = AdversarialReward(
+    return AdversarialReward(
         backbone, discriminator, recipe.adversarial, run.engine, augmenter=augmenter
     )
+
+
+def _adversary(run: Run, backbone: Backbone, tokenizer: Tokenizer, seed: int) -> Adversary:
+    recipe = run.recipe.reward
+    reward = _adversarial_reward(run, backbone, seed)
 
     def embedded(split: str, count: int, copies: int) -> Embedded:
         return concatenate(

@@ -14,6 +14,7 @@ from advreward import (
     Discriminator,
     DiscriminatorConfig,
     FrozenFeatures,
+    LocalEngine,
     PublishedDiscriminator,
     gradient_penalty,
 )
@@ -229,6 +230,21 @@ def test_a_discriminator_that_leads_waits(toy) -> None:
     metrics = reward.update(reward.extract(fake), labels, reward.extract(real), labels)
     assert metrics["skipped"] == 0.0
     assert metrics["grad_norm"] > 0
+
+
+@pytest.mark.parametrize(("other", "skipped"), [(0.0, 0.0), (1.0, 1.0)])
+def test_processes_wait_together(toy, other: float, skipped: float) -> None:
+    class TwoProcesses(LocalEngine):
+        """The other process's discriminator sees everything, or nothing."""
+
+        def gather(self, tensor: Tensor) -> Tensor:
+            return torch.cat([tensor, torch.full_like(tensor, other)])
+
+    leading = build(toy, learning_rate=5e-3)
+    assert train(leading, 40)[-1]["accuracy"] > 0.95
+    config = AdversarialConfig(max_accuracy=0.8)
+    reward = AdversarialReward(toy, leading.discriminator, config, TwoProcesses())
+    assert train(reward, 1)[0]["skipped"] == skipped
 
 
 def test_the_gradient_penalty_flattens_the_real_side(toy) -> None:

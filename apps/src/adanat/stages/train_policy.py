@@ -18,7 +18,7 @@ from adanat.conditions import ConditionedReward
 from adanat.judge import LITE2, Judge, Sampled
 from adanat.loop import IntervalHook, train_loop
 from adanat.metrics import frechet_score
-from adanat.rewards import build_reward
+from adanat.rewards import build_reward, save_discriminator
 from adanat.run import Run
 from adanat.schedule_points import tuned_point
 from adanat.seeding import derive_seed
@@ -61,6 +61,8 @@ def train_policy(run: Run, seed: int) -> None:
         if not run.engine.is_main:
             return
         policy.save_pretrained(run.folder.policy_model(seed))
+        if cycle.adversary is not None:
+            save_discriminator(run, seed, cycle.adversary)
         print(policy.describe())
         stage.finish({"validation_lite2_fd": selection.distance, "best_step": selection.step})
 
@@ -89,7 +91,7 @@ class _Cycle:
             conditions=lambda episodes: conditions.of_samples(episodes).generator,
             noise=NoiseSource(derive_seed(seed, "policy rollouts")),
         )
-        self._pictures, self._adversary = build_reward(run, tokenizer, seed)
+        self._pictures, self.adversary = build_reward(run, tokenizer, seed)
         self._reward = ConditionedReward(self._pictures, conditions)
 
     def step(self, number: int) -> dict[str, float]:
@@ -107,22 +109,22 @@ class _Cycle:
             metrics[f"reward_{name}"] = value
         if not warming_up:
             metrics |= self._trainer.update(rollout)
-        if self._adversary is not None:
+        if self.adversary is not None:
             updates = recipe.warmup_updates if warming_up else recipe.updates_per_cycle
-            for name, value in self._adversary.learn(updates).items():
+            for name, value in self.adversary.learn(updates).items():
                 metrics[f"discriminator_{name}"] = value
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "trainer": self._trainer.state_dict(),
-            "adversary": {} if self._adversary is None else self._adversary.state_dict(),
+            "adversary": {} if self.adversary is None else self.adversary.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._trainer.load_state_dict(state["trainer"])
-        if self._adversary is not None:
-            self._adversary.load_state_dict(state["adversary"])
+        if self.adversary is not None:
+            self.adversary.load_state_dict(state["adversary"])
 
 
 class _Selection:

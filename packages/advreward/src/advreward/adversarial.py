@@ -45,8 +45,9 @@ class AdversarialConfig:
         max_grad_norm: gradients are scaled down to this norm; None for no limit.
         gradient_penalty: weight of `advreward.gradient_penalty` on the standardised features of
             the real side, halved as in R1; 0 for none.
-        max_accuracy: an update whose batch is already told apart better than this is skipped, which
-            keeps the discriminator from running away; None to take every update.
+        max_accuracy: an update whose batch (of all processes together) is already told apart better
+            than this is skipped, which keeps the discriminator from running away; None to take
+            every update.
         extract_batch_size: images per backbone pass.
         feature_dtype: in which features are handed out and cached. Both the reward and the updates
             see features so rounded. float16 keeps three digits at half the memory; bfloat16 two.
@@ -245,8 +246,7 @@ class AdversarialReward:
             "real_score": reward_from_logits(self.config.reward, real.detach()).mean(),
             "fake_score": reward_from_logits(self.config.reward, fake.detach()).mean(),
         }
-        limit = self.config.max_accuracy
-        skipped = limit is not None and scalars["accuracy"].item() > limit
+        skipped = self._leads(scalars["accuracy"])
         scalars["grad_norm"] = torch.zeros_like(loss) if skipped else self._differentiate(loss)
         values = torch.stack(tuple(scalars.values())).tolist()  # one transfer from the device
         metrics = dict(zip(scalars, values, strict=True)) | {"skipped": float(skipped)}
@@ -315,6 +315,11 @@ class AdversarialReward:
     def _moved(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         device = self.discriminator.calibrated.device
         return {name: x.to(device) for name, x in features.items()}
+
+    def _leads(self, accuracy: Tensor) -> bool:
+        """Whether the update is to be skipped: one answer for all processes."""
+        limit = self.config.max_accuracy
+        return limit is not None and self.engine.gather(accuracy[None]).mean().item() > limit
 
     def _differentiate(self, loss: Tensor) -> Tensor:
         """Sets the gradients of the heads, clipped, and returns their norm before that."""

@@ -20,6 +20,10 @@ class Engine(Protocol):
         """Accumulates the gradients of a scalar loss (and sums or averages them over processes)."""
         ...
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Concatenates a tensor over the processes: (n, ...) -> (processes * n, ...)."""
+        ...
+
 
 class FeatureExtractor(Protocol):
     """Frozen features of images; those of an image must depend on that image alone."""
