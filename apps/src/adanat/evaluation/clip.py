@@ -11,11 +11,10 @@ from torch import nn
 from transformers import CLIPModel, CLIPProcessor
 
 from adanat.errors import DataError, StorageError
-from adanat.evaluation.extractors import Identity
+from adanat.evaluation.extractors import SCORES, Identity
 from adanat.evaluation.sources import Item
 from adanat.metrics.features import FloatArray
 
-SCORES = "scores"
 _WEIGHTS = "model.safetensors"
 
 

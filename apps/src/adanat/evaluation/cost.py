@@ -51,8 +51,7 @@ class CostPerImage:
 def measure_cost(source: GeneratedSource, times: Times) -> CostPerImage:
     """Count and time one batch, and take the rest from the evaluation itself.
 
-    The batch is the second of two: the first step's outputs of the classes are known by then, as
-    they are for nearly all images of an evaluation.
+    The batch is drawn twice, first to warm up.
 
     Args:
         source: The generator; its samples 0, 1, ... make the batch.

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from natgen import NATConfig
 
 from adanat.errors import DataError
 from adanat.evaluation.chunks import Collection, Times, collect
-from adanat.evaluation.clip import ClipExtractor
 from adanat.evaluation.cost import measure_cost
 from adanat.evaluation.extractors import AdmExtractor, CleanExtractor, Extractor, Lite2Extractor
 from adanat.evaluation.figures import (
@@ -21,7 +21,15 @@ from adanat.evaluation.figures import (
     key_of,
     score,
 )
-from adanat.evaluation.generators import GeneratedSource, Models, balanced, is_run_folder, random
+from adanat.evaluation.generators import (
+    Conditions,
+    GeneratedSource,
+    Models,
+    balanced,
+    captioned,
+    is_run_folder,
+    random,
+)
 from adanat.evaluation.opening import open_images
 from adanat.evaluation.options import SourceEvaluation
 from adanat.evaluation.processes import Processes, choose_device, join_processes
@@ -30,6 +38,7 @@ from adanat.evaluation.results import EvaluationResult
 from adanat.evaluation.sheets import write_sheets
 from adanat.evaluation.sinks import NpzSink, PngSink
 from adanat.evaluation.sources import FirstOf, Source
+from adanat.text import load_text_encoder
 
 DEFAULT_SAMPLES = 10_000
 
@@ -74,21 +83,38 @@ def open_judged(options: SourceEvaluation, device: torch.device) -> dict[int, So
         images = open_images(options.source)
         return {0: FirstOf(images, options.num_samples) if options.num_samples else images}
     models = Models.load(path, policy=options.policy, num_steps=options.num_steps, device=device)
-    num_classes = models.nat.config.num_classes
-    if num_classes is None:
-        raise DataError(f"{path} holds a model of captions, and only class labels are planned here")
     return {
         seed: GeneratedSource(
             models,
-            balanced(num_classes)
-            if options.labels == "balanced"
-            else random(num_classes, seed=seed),
+            _conditions(options, models.nat.config, seed, device),
             num_samples=options.num_samples or DEFAULT_SAMPLES,
             seed=seed,
             batch_size=options.batch_size,
         )
         for seed in options.seeds
     }
+
+
+def _conditions(
+    options: SourceEvaluation, config: NATConfig, seed: int, device: torch.device
+) -> Conditions:
+    """What the samples are asked to show, as the options and the model have it."""
+    if (options.labels == "captions") != (config.num_classes is None):
+        raise DataError(
+            f"labels are {options.labels!r}, but the model in {options.source} knows "
+            f"{'captions' if config.num_classes is None else f'{config.num_classes} classes'}"
+        )
+    if config.num_classes is None:
+        if options.reference is None:
+            raise DataError("captions are those of the reference: name it by --reference")
+        real = open_images(options.reference)
+        items = real.items(0, options.num_samples or DEFAULT_SAMPLES)
+        captions = [item.caption for item in items if item.caption is not None]
+        encoder = load_text_encoder(options.text_encoder, config.num_context_tokens, device)
+        return captioned(captions, encoder)
+    if options.labels == "random":
+        return random(config.num_classes, seed=seed)
+    return balanced(config.num_classes)
 
 
 def load_extractor(name: str, options: SourceEvaluation, device: torch.device) -> Extractor:
@@ -105,6 +131,8 @@ def load_extractor(name: str, options: SourceEvaluation, device: torch.device) -
         return AdmExtractor.load(options.weights, device=device)
     if options.clip_dir is None:
         raise ValueError("clip-score needs a CLIP model: name its folder by --clip-dir")
+    from adanat.evaluation.clip import ClipExtractor  # loads transformers, which takes seconds
+
     return ClipExtractor(options.clip_dir, device=device)
 
 

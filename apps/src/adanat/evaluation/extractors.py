@@ -20,6 +20,7 @@ from adanat.metrics.features import FloatArray
 
 FEATURES = "features"
 LOGITS = "logits"
+SCORES = "scores"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,7 @@ import torch
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 
 from adanat.evaluation.chunks import FeatureStore
-from adanat.evaluation.clip import SCORES
-from adanat.evaluation.extractors import FEATURES, LOGITS
+from adanat.evaluation.extractors import FEATURES, LOGITS, SCORES
 from adanat.evaluation.references import ReferenceSide
 from adanat.metrics import (
     FeatureStatistics,

@@ -16,7 +16,7 @@ from vqtok import Tokenizer
 
 from adanat.checkpoints import read_json
 from adanat.contestants import ADAPTIVE, ADAPTIVE_STATIC, STATIC, STATIC_TUNED, tuned_at
-from adanat.errors import StageError
+from adanat.errors import DataError, StageError
 from adanat.evaluation.sources import Item
 from adanat.generation import Generator, balanced_labels
 from adanat.run import load_model
@@ -192,7 +192,7 @@ def _searched(folder: Path) -> dict[str, SchedulePoint]:
 
 
 class GeneratedSource:
-    """Samples 0 to `num_samples` - 1 of a run folder's models.
+    """Samples 0 to `num_samples` - 1 of a generator.
 
     Args:
         models: The networks and how to decode.
@@ -212,6 +212,9 @@ class GeneratedSource:
         seed: int,
         batch_size: int,
     ) -> None:
+        captions = conditions.captions
+        if captions is not None and len(captions) < num_samples:
+            raise DataError(f"{num_samples} samples asked for, but only {len(captions)} captions")
         self.models, self._conditions = models, conditions
         self._num_samples, self._seed = num_samples, seed
         self.generator = Generator(models.nat, models.tokenizer, conditions.of, batch_size)

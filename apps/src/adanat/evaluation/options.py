@@ -41,8 +41,10 @@ class SourceEvaluation:
     """Of a run folder: decoding steps of the policy static."""
     seeds: tuple[int, ...] = (0,)
     """Of a run folder: generation seeds; intervals are over them."""
-    labels: Literal["balanced", "random"] = "balanced"
-    """Of a run folder: every class equally often, or drawn at random."""
+    labels: Literal["balanced", "random", "captions"] = "balanced"
+    """Of a run folder: every class equally often, drawn at random, or the reference's captions."""
+    text_encoder: str = "minilm"
+    """Of a run folder trained on captions: the encoder that it was trained with."""
     scoring_seed: int = 0
     """Seed of KID's subsets, the Inception Score's splits and the resampling."""
     batch_size: int = 100
