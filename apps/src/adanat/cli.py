@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from adanat.benchmark_commands import BENCHMARK_HELP, prepare, train
 from adanat.data import FONT_NAME, EmojiFont, make_emoji_scenes
 from adanat.errors import AdanatError
 from adanat.evaluation import compare, evaluate_path, names_path
@@ -37,6 +38,7 @@ _RECIPE_HELP = {
     "fashion-mnist-smoke": "Clothes, two minutes: does every stage still fit?",
     "tiny": "Half a minute: tests and trial runs.",
     "tiny-text": "The same with captions.",
+    **BENCHMARK_HELP,
 }
 _QUICKSTART_RECIPES = {"digits": "digits", "fashion-mnist": "fashion-mnist-quick"}
 
@@ -183,6 +185,8 @@ def _make_emoji_scenes(
 COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
     {
         "quickstart": _quickstart,
+        "prepare": prepare,
+        "train": train,
         "run": _stage_command(
             "All stages in order. Finished ones do nothing, interrupted ones go on.",
             _whole,

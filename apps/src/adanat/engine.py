@@ -150,6 +150,12 @@ class AccelerateEngine:
         """Return when all processes have come here."""
         self._accelerator.wait_for_everyone()
 
+    def close(self) -> None:
+        """Leave the other processes, when the work is done."""
+        if torch.distributed.is_initialized():
+            self.wait()
+            torch.distributed.destroy_process_group()
+
 
 def _join_processes() -> None:
     """Start the process group that torchrun or `accelerate launch` describe in the environment.

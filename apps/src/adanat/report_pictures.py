@@ -11,7 +11,7 @@ from adanat.run import Run
 from adanat.seeding import derive_seed
 
 _SAMPLES_PER_ROW = 6
-_CAPTIONS = 10
+_ROWS = 10
 _CURVE_SAMPLES = 500
 
 
@@ -21,13 +21,17 @@ class ReportPictures:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._by_class = run.recipe.text.encoder is None
-        self._rows = run.recipe.data.num_classes if self._by_class else _CAPTIONS
+        self._rows = min(run.recipe.data.num_classes, _ROWS) if self._by_class else _ROWS
+        # A run of few samples gets a page of few pictures.
+        available = run.recipe.evaluation.num_samples
+        self._per_row = min(_SAMPLES_PER_ROW, max(1, available // self._rows // 2))
+        self._num_curves = min(_CURVE_SAMPLES, available)
         conditions = run.conditions("test")
         self._generator = Generator(
             run.nat(),
             run.tokenizer(),
             lambda indices: conditions.of_samples(indices % self._rows).generator,
-            batch_size=_CURVE_SAMPLES,
+            batch_size=max(self._rows, run.recipe.evaluation.batch_size),
         )
         self._seed = derive_seed(run.recipe.seed, "report")
         found = contestants(run)
@@ -38,15 +42,15 @@ class ReportPictures:
     def row_names(self) -> tuple[str, ...]:
         """The class or the caption of each row of `samples`."""
         if self._by_class:
-            return tuple(self._run.stages.data.results()["class_names"])
+            return tuple(self._run.stages.data.results()["class_names"][: self._rows])
         return self._run.images("test").captions[: self._rows]
 
     def samples(self) -> tuple[SampleSet, ...]:
         """The same labels and noise under each policy."""
         sets = [self._real()]
         for name, policy in self._policies.items():
-            images, _ = self._draw(policy, _SAMPLES_PER_ROW * self._rows)
-            by_row = images.unflatten(0, (_SAMPLES_PER_ROW, self._rows)).transpose(0, 1)
+            images, _ = self._draw(policy, self._per_row * self._rows)
+            by_row = images.unflatten(0, (self._per_row, self._rows)).transpose(0, 1)
             sets.append(SampleSet(name=name, images=by_row.numpy()))
         return tuple(sets)
 
@@ -54,9 +58,9 @@ class ReportPictures:
         """The first test images of each class; of a caption its one image, repeated."""
         data = self._run.images("test")
         chosen = [
-            data.images[data.labels == row][:_SAMPLES_PER_ROW]
+            data.images[(data.labels == row).nonzero()[: self._per_row, 0]]
             if self._by_class
-            else data.images[row].expand(_SAMPLES_PER_ROW, -1, -1, -1)
+            else data.images[row].expand(self._per_row, -1, -1, -1)
             for row in range(self._rows)
         ]
         return SampleSet(name="real", images=torch.stack(chosen).numpy())
@@ -82,8 +86,10 @@ class ReportPictures:
             schedule = self._policies[name]
             if isinstance(schedule, StaticSchedule):
                 curves.append(ParameterCurves(name=name, values=schedule.values.numpy()))
-        _, generation = self._draw(self._policies[ADAPTIVE], _CURVE_SAMPLES)
-        values = generation.parameters.cpu().numpy()
+        batches = self._generator.batches(
+            self._policies[ADAPTIVE], seed=self._seed, num_samples=self._num_curves
+        )
+        values = torch.cat([batch.generation.parameters for batch in batches]).cpu().numpy()
         curves.append(ParameterCurves(name=ADAPTIVE, values=values))
         return tuple(curves)
 
@@ -102,7 +108,7 @@ class ReportPictures:
     def _draw(
         self, policy: DecodingPolicy, count: int, *, record: bool = False
     ) -> tuple[torch.Tensor, Generation]:
-        """One batch of `count` images."""
-        batches = self._generator.batches(policy, seed=self._seed, num_samples=count, record=record)
-        batch = next(iter(batches))
-        return batch.images, batch.generation
+        """`count` images, and the record of the first batch of them."""
+        drawn = self._generator.batches(policy, seed=self._seed, num_samples=count, record=record)
+        batches = list(drawn)
+        return torch.cat([batch.images for batch in batches]), batches[0].generation

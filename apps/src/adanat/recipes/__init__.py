@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from adanat.errors import AdanatError
 from adanat.recipes.base import Recipe
+from adanat.recipes.benchmarks import BENCHMARKS
 from adanat.recipes.digits import digits
 from adanat.recipes.emoji_scenes import emoji_scenes, emoji_scenes_text, tiny_text
 from adanat.recipes.fashion_mnist import (
@@ -24,6 +25,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
         "fashion-mnist-smoke": fashion_mnist_smoke,
         "tiny": tiny,
         "tiny-text": tiny_text,
+        **BENCHMARKS,
     }
 )
 """Each builds its recipe anew."""

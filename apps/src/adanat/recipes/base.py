@@ -114,9 +114,11 @@ class TokensRecipe:
     mirrored: bool = False
     """Whether mirrored copies of the images to learn from follow behind the originals."""
     batch_size: int = 250
+    num_verified: int = 256
+    """Items of each split that are encoded again, once the store is finished."""
 
     def __post_init__(self) -> None:
-        _require_positive("tokens", batch_size=self.batch_size)
+        _require_positive("tokens", batch_size=self.batch_size, num_verified=self.num_verified)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,6 @@ _CONDITIONS: dict[str, tuple[str, tuple[int, ...]]] = {
     "images": ("int64", ()),  # index of the image within its split
     "mirrored": ("uint8", ()),
 }
-_VERIFIED_ITEMS = 256
 _MIN_AGREEMENT = 0.95  # between two encodings of an image, which rounding may tell apart
 
 
@@ -117,7 +116,8 @@ def _verify(run: Run, tokenizer: Tokenizer, store: TokenStore, items: _Items) ->
     Raises:
         StageError: The codes or conditions are not those of the images.
     """
-    sample = torch.linspace(0, items.num_items - 1, min(_VERIFIED_ITEMS, items.num_items)).long()
+    count = min(run.recipe.tokens.num_verified, items.num_items)
+    sample = torch.linspace(0, items.num_items - 1, count).long()
     error, agreement = 0.0, 0.0
     for indices in sample.split(run.recipe.tokens.batch_size):
         codes, conditions = store.batch(indices)

@@ -1,20 +1,23 @@
 """Stage `train-tokenizer`: images to grids of codes and back."""
 
+from collections.abc import Mapping
+
 import torch
 from advreward import efficientnet_lite
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.utils import save_image
 from vqtok import Tokenizer, TokenizerTrainer, codebook_statistics
 
 from adanat.generation import from_uint8
-from adanat.loop import IntervalHook, train_loop
+from adanat.loop import IntervalHook, PictureHook, train_loop
 from adanat.run import Run
 from adanat.sampling_order import batch_indices
 from adanat.seeding import derive_seed
+from adanat.stages.imported_models import import_tokenizer
 
 _VALIDATION_IMAGES = 1000
 _PICTURED_IMAGES = 16
+_CHUNK = 50
 
 
 def train_tokenizer(run: Run) -> None:
@@ -23,8 +26,14 @@ def train_tokenizer(run: Run) -> None:
     if stage.is_done():
         return
     recipe = run.recipe.tokenizer
-    images = run.images("fit").images
     held_out = run.images("validation").images[:_VALIDATION_IMAGES]
+    if recipe.weights is not None:
+        with stage:
+            if run.engine.is_main:
+                tokenizer = import_tokenizer(recipe.weights, recipe).to(run.device)
+                _finish(run, tokenizer, reconstruction_scores(tokenizer, held_out, run.device))
+        return
+    images = run.images("fit").images
     with stage:
         torch.manual_seed(derive_seed(run.recipe.seed, "tokenizer weights"))
         perceptual = None
@@ -56,17 +65,32 @@ def train_tokenizer(run: Run) -> None:
             description="tokenizer",
             save_every=run.recipe.checkpoint_every,
             hooks=[IntervalHook(max(1, recipe.total_steps // 10), validate)],
+            pictures=[
+                PictureHook(
+                    max(1, recipe.total_steps // 10),
+                    "reconstructions",
+                    lambda: _pairs(trainer.ema_tokenizer, held_out, run.device),
+                    columns=min(_PICTURED_IMAGES, len(held_out)),
+                )
+            ],
             engine=run.engine,
             batch_of=lambda number: batch(number).tolist(),
         )
-        if not run.engine.is_main:
-            return
-        trained = trainer.ema_tokenizer
-        trained.save_pretrained(run.folder.tokenizer_model)
-        shown = from_uint8(held_out[:_PICTURED_IMAGES].to(run.device))
-        pairs = torch.cat([shown, trained.decode(trained.encode(shown))])
-        save_image(pairs, stage.folder / "reconstructions.png", nrow=_PICTURED_IMAGES)
-        stage.finish(reconstruction_scores(trained, held_out, run.device))
+        if run.engine.is_main:
+            trained = trainer.ema_tokenizer
+            _finish(run, trained, reconstruction_scores(trained, held_out, run.device))
+
+
+def _finish(run: Run, tokenizer: Tokenizer, scores: Mapping[str, float]) -> None:
+    tokenizer.save_pretrained(run.folder.tokenizer_model)
+    run.stages.tokenizer.finish(scores)
+
+
+@torch.no_grad()
+def _pairs(tokenizer: Tokenizer, held_out: Tensor, device: torch.device) -> Tensor:
+    """A row of images and one of their reconstructions."""
+    shown = from_uint8(held_out[:_PICTURED_IMAGES].to(device))
+    return torch.cat([shown, tokenizer.decode(tokenizer.encode(shown))])
 
 
 @torch.no_grad()
@@ -82,7 +106,7 @@ def reconstruction_scores(
     """
     absolute = squared = 0.0
     grids = []
-    for chunk in images.split(250):
+    for chunk in images.split(_CHUNK):
         batch = from_uint8(chunk.to(device))
         grids.append(tokenizer.encode(batch))
         decoded = tokenizer.decode(grids[-1])
