@@ -12,6 +12,7 @@ from adanat.benchmark_commands import BENCHMARK_HELP, prepare, train
 from adanat.data import FONT_NAME, EmojiFont, make_emoji_scenes
 from adanat.errors import AdanatError
 from adanat.evaluation import compare, evaluate_path, names_path
+from adanat.pipeline import NATPipeline
 from adanat.recipes import RECIPES, Recipe, get_recipe
 from adanat.run import Run
 from adanat.runs import Stage
@@ -154,6 +155,16 @@ def _sample(
     print(path)
 
 
+def _export_pipeline(
+    recipe: _RecipeChoice,
+    to: Annotated[Path, tyro.conf.arg(help="Folder of the pipeline.")],
+    output_dir: _OutputDir = None,
+) -> None:
+    """Save tokenizer, transformer and policy of a finished run as one folder for NATPipeline."""
+    NATPipeline.from_run(_run(recipe, output_dir)).save_pretrained(to)
+    print(to)
+
+
 def _make_emoji_scenes(
     output_dir: Path,
     num_images: Annotated[int, tyro.conf.arg(help="Images to train on (split `fit`).")],
@@ -227,6 +238,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
             lambda run: [run.stages.more_steps],
         ),
         "sample": _sample,
+        "export-pipeline": _export_pipeline,
         "evaluate": _stage_command(
             "Score all policies on test images, paired, over several seeds. "
             "With a path in place of the recipe: judge any images, see `evaluate PATH --help`.",
