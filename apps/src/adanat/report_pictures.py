@@ -22,9 +22,7 @@ class ReportPictures:
         self._run = run
         self._by_class = run.recipe.text.encoder is None
         captions = run.images("test").captions
-        self._rows = min(
-            _ROWS, run.recipe.data.num_classes if self._by_class else len(captions)
-        )
+        self._rows = min(_ROWS, run.recipe.data.num_classes if self._by_class else len(captions))
         # A run of few samples gets a page of few pictures.
         available = run.recipe.evaluation.num_samples
         self._per_row = min(_SAMPLES_PER_ROW, max(1, available // self._rows // 2))
