@@ -19,7 +19,7 @@ _WEIGHTS = "model.safetensors"
 
 
 class ClipExtractor:
-    """100 times the cosine between an image and its caption, at least 0, as torchmetrics has it.
+    """100 times the cosine between an image and its caption, at least 0.
 
     Args:
         folder: A CLIP model with its processor as transformers saves them.
