@@ -19,7 +19,7 @@ class Embedded(NamedTuple):
     conditions: Tensor
     """As many rows as the features."""
 
-    def take(self, indices: Tensor) -> "Embedded":
+    def take(self, indices: Tensor | slice) -> "Embedded":
         """The rows at `indices`."""
         features = {name: values[indices] for name, values in self.features.items()}
         return Embedded(features, self.conditions[indices])
