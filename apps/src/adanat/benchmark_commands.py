@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from adanat.doctor import examine, report
+from adanat.engine import AccelerateEngine
+from adanat.errors import AdanatError
 from adanat.plan import format_plan, plan
 from adanat.prepare import Preparation, PreparedIndex, prepare_cc3m, prepare_coco, prepare_imagenet
 from adanat.recipes.base import Recipe
@@ -137,9 +140,7 @@ def prepare(
     preparation: Annotated[Preparation, tyro.conf.arg(name="")],
     source: Annotated[
         Path | None,
-        tyro.conf.arg(
-            help="imagenet, coco: folder of the published files."
-        ),
+        tyro.conf.arg(help="imagenet, coco: folder of the published files."),
     ] = None,
     train: Annotated[
         tuple[str, ...],
@@ -177,3 +178,20 @@ def _counts(index: PreparedIndex, folder: Path) -> str:
         rows = counts if isinstance(counts, dict) else {"samples": counts}
         lines += [f"  {title}, {reason}: {count:,}" for reason, count in rows.items() if count]
     return "\n".join(lines)
+
+
+def doctor(
+    recipe: _Benchmark,
+    output_dir: Annotated[Path | None, tyro.conf.arg(help="Where the run would be.")] = None,
+    data_dir: Annotated[
+        Path | None, tyro.conf.arg(help="Folder that `adanat prepare` has made.")
+    ] = None,
+    batch_size: Annotated[int, tyro.conf.arg(help="Of each timed step on this device.")] = 8,
+) -> None:
+    """Look at machine and data and time a step of each stage, before days are spent."""
+    engine = AccelerateEngine(recipe.precision)
+    folder = output_dir or Path("runs") / recipe.name
+    well = report(examine(recipe, folder, data_dir, engine, batch_size=batch_size))
+    engine.close()
+    if not well:
+        raise AdanatError("not everything is ready: see the lines that say LOOK")

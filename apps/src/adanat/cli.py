@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from adanat.benchmark_commands import BENCHMARK_HELP, prepare, train
+from adanat.benchmark_commands import BENCHMARK_HELP, doctor, prepare, train
 from adanat.data import FONT_NAME, EmojiFont, make_emoji_scenes
 from adanat.errors import AdanatError
 from adanat.evaluation import compare, evaluate_path, names_path
@@ -198,6 +198,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
         "quickstart": _quickstart,
         "prepare": prepare,
         "train": train,
+        "doctor": doctor,
         "run": _stage_command(
             "All stages in order. Finished ones do nothing, interrupted ones go on.",
             _whole,

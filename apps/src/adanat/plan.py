@@ -50,6 +50,10 @@ DATA_SETS = {
         "`img2dataset --output_format webdataset --image_size 256`",
     ),
 }
+_NEIGHBOURS = 6
+"""Schedules that a round of the search tries."""
+_CONTESTANTS = 4
+"""Hand-made, tuned, learned, and the learned one's average."""
 _TEXT_FEATURES = {"clip:openai/clip-vit-large-patch14": 768}
 _BIGG_FEATURES = 1280
 
@@ -78,6 +82,19 @@ class Plan(NamedTuple):
         return stage.petaflops * 1000 / self.gpu_tflops / _SECONDS_PER_HOUR
 
 
+class Amounts(NamedTuple):
+    """How much there is to do."""
+
+    images: int
+    items: int
+    """To tokenize: an image counts once for each caption and for its mirror image."""
+    searched: int
+    """Samples of the search for the schedule."""
+    episodes: int
+    drawn: int
+    """Samples of the evaluation."""
+
+
 class Forward(NamedTuple):
     """A network's cost."""
 
@@ -97,8 +114,8 @@ def plan(recipe: Recipe, data_dir: Path | None, *, gpu_tflops: float) -> Plan:
     if not gpu_tflops > 0:
         raise ValueError(f"gpu_tflops must be positive, got {gpu_tflops}")
     encoder, decoder = _tokenizer_cost(recipe)
-    nat_config = _nat_config(recipe)
-    nat = transformer_cost(nat_config)
+    config = nat_config(recipe)
+    nat = transformer_cost(config)
     return Plan(
         title=f"{recipe.name}: {recipe.data.source}, {recipe.data.image_size} px, "
         f"T = {recipe.num_decoding_steps}",
@@ -107,12 +124,34 @@ def plan(recipe: Recipe, data_dir: Path | None, *, gpu_tflops: float) -> Plan:
             f"{encoder.flops / _GIGA:.0f} + {decoder.flops / _GIGA:.0f} GFLOP an image "
             "(encode + decode, counted)",
             f"NAT        {_millions(nat.parameters)}, {nat.flops / _GIGA:.0f} GFLOP a pass: "
-            f"width {nat_config.embed_dim}, depth {nat_config.depth}, "
-            f"{_positions(nat_config)} positions",
+            f"width {config.embed_dim}, depth {config.depth}, "
+            f"{_positions(config)} positions",
         ),
         stages=_stages(recipe, data_dir, encoder, decoder, nat),
         missing=_missing(recipe, data_dir),
         gpu_tflops=gpu_tflops,
+    )
+
+
+def amounts(recipe: Recipe, data_dir: Path | None) -> Amounts:
+    """How much a benchmark has to do, on the prepared data or on as many as are published."""
+    size, policy = DATA_SETS[recipe.data.source], recipe.policy
+    images = size.train + size.test
+    if data_dir is not None:
+        images = sum(read_prepared(data_dir).splits.values())
+    search = recipe.schedule
+    grid = (
+        len(search.remask_temperatures)
+        * len(search.sampling_temperatures)
+        * len(search.guidance_scales)
+    )
+    evaluation = recipe.evaluation
+    return Amounts(
+        images=images,
+        items=images * max(1, size.captions_per_image) * (2 if recipe.tokens.mirrored else 1),
+        searched=(grid + _NEIGHBOURS * search.refinement_rounds) * search.num_samples,
+        episodes=policy.num_updates * policy.episodes_per_update * len(policy.seeds),
+        drawn=_CONTESTANTS * len(evaluation.seeds) * evaluation.num_samples,
     )
 
 
@@ -164,7 +203,8 @@ def _positions(config: NATConfig) -> int:
     return height * width // config.patch_size**2 + config.num_context_tokens
 
 
-def _nat_config(recipe: Recipe) -> NATConfig:
+def nat_config(recipe: Recipe) -> NATConfig:
+    """Sizes of a benchmark's transformer."""
     by_class = recipe.text.encoder is None
     return NATConfig(
         codebook_size=recipe.tokenizer.model.codebook_size,
@@ -204,19 +244,11 @@ def _tokenizer_cost(recipe: Recipe) -> tuple[Forward, Forward]:
 def _stages(
     recipe: Recipe, data_dir: Path | None, encoder: Forward, decoder: Forward, nat: Forward
 ) -> tuple[StagePlan, ...]:
-    size = DATA_SETS[recipe.data.source]
-    images = size.train + size.test
-    if data_dir is not None:
-        images = sum(read_prepared(data_dir).splits.values())
-    items = images * max(1, size.captions_per_image) * (2 if recipe.tokens.mirrored else 1)
+    size, training = DATA_SETS[recipe.data.source], recipe.generator
+    images, items, searched, episodes, drawn = amounts(recipe, data_dir)
     codes = recipe.tokenizer.model.grid_size[0] * recipe.tokenizer.model.grid_size[1]
     coder = encoder.flops + decoder.flops
-    steps, training, policy = recipe.num_decoding_steps, recipe.generator, recipe.policy
-    drawing = 2 * steps * nat.flops + decoder.flops
-    episodes = policy.num_updates * policy.episodes_per_update * len(policy.seeds)
-    grid = 27 + 6 * recipe.schedule.refinement_rounds
-    searched = grid * recipe.schedule.num_samples
-    drawn = 4 * len(recipe.evaluation.seeds) * recipe.evaluation.num_samples
+    drawing = 2 * recipe.num_decoding_steps * nat.flops + decoder.flops
     captions = size.train * size.captions_per_image
     feature_bytes = recipe.text.num_tokens * _text_dim(recipe) * _FEATURE_BYTES
     found = [StagePlan("data", "as published", f"{images:,} images", 0.0, size.gigabytes)]
@@ -266,7 +298,7 @@ def _stages(
     found += [
         StagePlan(
             "search-schedule",
-            f"about {grid} schedules of {recipe.schedule.num_samples}",
+            f"about {searched:,} samples of the grid and around its winner",
             "(2 x T passes + decode) x samples",
             drawing * searched / 1e15,
             0.0,
@@ -280,7 +312,7 @@ def _stages(
         ),
         StagePlan(
             "evaluate",
-            f"{drawn:,} samples of 4 policies",
+            f"{drawn:,} samples of {_CONTESTANTS} policies",
             "(2 x T passes + decode) x samples",
             drawing * drawn / 1e15,
             0.1,

@@ -1,0 +1,37 @@
+#!/bin/bash
+# Two nodes of eight GPUs for in256: `sbatch docs/sbatch-in256.sh`. Submit it once; the job goes on
+# by itself after time limits, preemption and failures until the policy is trained.
+#SBATCH --job-name=adanat-in256
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=in256-%j.log
+# Ten minutes before the end the batch shell gets SIGTERM, which it hands on.
+#SBATCH --signal=B:TERM@600
+
+DATA=${DATA:?the folder that adanat prepare imagenet has made}
+RUN=${RUN:?the run folder, on a disk that all nodes share}
+HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+
+# SIGTERM: every training stage finishes its step, saves and exits with 143 (128 + 15).
+# torchrun itself then exits with another code, so what to do is decided here, by the signal.
+stopped=0
+trap 'stopped=1; kill -TERM "$STEP" 2>/dev/null' TERM
+
+# A worker that dies is started again from the last checkpoint, at most ten times (--max-restarts).
+srun --kill-on-bad-exit=1 torchrun \
+  --nnodes="$SLURM_NNODES" --nproc-per-node=8 --max-restarts=10 \
+  --rdzv-backend=c10d --rdzv-endpoint="$HEAD:29500" --rdzv-id="$SLURM_JOB_ID" \
+  -m adanat train in256 --data-dir "$DATA" --output-dir "$RUN" &
+STEP=$!
+wait "$STEP"
+code=$?
+if ((stopped)); then
+  wait "$STEP" # the signal only ended the first wait: let the workers save
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
