@@ -134,37 +134,57 @@ def _data(recipe: Recipe, data_dir: Path | None) -> Finding:
 
 def _timed_stages(recipe: Recipe, engine: AccelerateEngine, batch_size: int) -> Iterator[Finding]:
     """A step of each stage with random weights, and how long the whole would take at that speed."""
-    device, todo = engine.device, amounts(recipe, None)
-    tokenizer = Tokenizer(recipe.tokenizer.model).to(device)
-    images = torch.rand(batch_size, 3, *[recipe.data.image_size] * 2, device=device)
-    coding = replace(recipe.tokenizer.training, perceptual_weight=0.0, adversarial=None)
-    coder = TokenizerTrainer(tokenizer, coding, None, engine)
-    seen = recipe.tokenizer.total_steps * recipe.tokenizer.batch_size
-    yield _timed("train-tokenizer", lambda: coder.step(images), batch_size, seen, device)
-    del coder
-    tokenizer.eval()
+    device = engine.device
+    yield _timed(
+        "train-tokenizer",
+        _tokenizer_step(recipe, engine, batch_size),
+        batch_size,
+        recipe.tokenizer.total_steps * recipe.tokenizer.batch_size,
+        device,
+    )
+    todo = amounts(recipe, None)
+    tokenizer = Tokenizer(recipe.tokenizer.model).to(device).eval()
+    images = _images(recipe, batch_size, device)
     yield _timed("tokenize", lambda: tokenizer.encode(images), batch_size, todo.items, device)
     config = nat_config(recipe)
     trainer = NATTrainer(NAT(config).to(device), recipe.generator.training, seed=0, engine=engine)
-    tokens = torch.zeros(batch_size, *config.grid_size, dtype=torch.int64)
+    tokens = torch.zeros(batch_size, *config.grid_size, dtype=torch.int64, device=device)
     if config.context_dim is None:
-        condition = torch.zeros(batch_size, dtype=torch.int64)
+        condition = torch.zeros(batch_size, dtype=torch.int64, device=device)
     else:
-        condition = torch.zeros(batch_size, config.num_context_tokens, config.context_dim)
-    inputs = tokens.to(device), condition.to(device)
+        size = (batch_size, config.num_context_tokens, config.context_dim)
+        condition = torch.zeros(size, device=device)
     seen = recipe.generator.training.total_steps * recipe.generator.batch_size
-    yield _timed("train-generator", lambda: trainer.step(*inputs), batch_size, seen, device)
+    yield _timed(
+        "train-generator", lambda: trainer.step(tokens, condition), batch_size, seen, device
+    )
     nat, schedule = trainer.ema_model, default_point(recipe.num_decoding_steps).schedule()
     indices = torch.arange(batch_size, device=device)
 
     def draw() -> torch.Tensor:
         generation = generate(
-            nat, schedule, inputs[1], sample_indices=indices, noise=NoiseSource(0)
+            nat, schedule, condition, sample_indices=indices, noise=NoiseSource(0)
         )
         return tokenizer.decode(generation.tokens.unflatten(1, tokenizer.grid_size))
 
     samples = todo.searched + todo.episodes + todo.drawn
     yield _timed("search, policy, evaluate", draw, batch_size, samples, device)
+
+
+def _tokenizer_step(
+    recipe: Recipe, engine: AccelerateEngine, batch_size: int
+) -> Callable[[], object]:
+    """One update without the frozen features and the discriminator."""
+    training = replace(recipe.tokenizer.training, perceptual_weight=0.0, adversarial=None)
+    tokenizer = Tokenizer(recipe.tokenizer.model).to(engine.device)
+    trainer = TokenizerTrainer(tokenizer, training, None, engine)
+    images = _images(recipe, batch_size, engine.device)
+    return lambda: trainer.step(images)
+
+
+def _images(recipe: Recipe, batch_size: int, device: torch.device) -> torch.Tensor:
+    side = recipe.data.image_size
+    return torch.rand(batch_size, 3, side, side, device=device)
 
 
 def _timed(

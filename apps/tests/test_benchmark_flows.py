@@ -1,0 +1,158 @@
+"""The benchmarks' flows from stand-ins in published formats to the report, with tiny networks."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from adanat.benchmark_commands import run_stages, train
+from adanat.doctor import examine
+from adanat.engine import AccelerateEngine
+from adanat.errors import DataError, StageError
+from adanat.recipes.base import Recipe
+from adanat.recipes.benchmarks import BENCHMARKS, smoke
+from adanat.recipes.benchmarks.smoke import prepare_stand_in
+from adanat.run import Run
+from adanat.stages import prepare_data, train_generator, train_tokenizer
+from natgen import NAT, NATConfig
+from vqtok import TokenizerConfig
+
+SIZE = 64
+
+
+def tiny(name: str) -> Recipe:
+    """The trial run with small networks on small pictures: the same stages, seconds each."""
+    recipe = smoke(BENCHMARKS[name](), depth=2)
+    model = TokenizerConfig(
+        image_size=SIZE,
+        base_channels=8,
+        channel_multipliers=(1, 1, 2, 2, 4),
+        downsample_factors=(2, 2, 2, 2),
+        norm_groups=2,
+        codebook_size=32,
+        codebook_dim=8,
+    )
+    training = replace(recipe.tokenizer.training, adversarial=None)
+    return replace(
+        recipe,
+        data=replace(recipe.data, image_size=SIZE),
+        tokenizer=replace(recipe.tokenizer, model=model, training=training, perceptual_size=32),
+        generator=replace(recipe.generator, embed_dim=32, num_heads=2),
+        policy=replace(recipe.policy, hidden_dim=32, conv_channels=8, mlp_dims=(32, 16)),
+        reward=replace(recipe.reward, input_size=32),
+        evaluation=replace(recipe.evaluation, feature_size=32),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_flow_ends_with_metrics_and_report(name: str, tmp_path: Path) -> None:
+    recipe = tiny(name)
+    data = prepare_stand_in(recipe, tmp_path / "stand-in")
+    run = Run(recipe, tmp_path / "run", data)
+    run_stages(run, "report")
+    metrics = json.loads(run.folder.metrics.read_text())
+    for policy in ("static", "static_tuned", "adaptive", "adaptive_static"):
+        assert metrics[policy]["lite2_fd"] > 0
+    assert metrics["num_samples"] == 4
+    assert run.folder.report.stat().st_size > 10_000
+    assert list(run.folder.generator.glob("pictures/samples-*.png"))
+    assert run.nat().config.patch_size == (2 if name == "in512" else 1)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with a tokenizer."""
+    folder = tmp_path_factory.mktemp("flow")
+    recipe = tiny("in256")
+    run = Run(recipe, folder / "run", prepare_stand_in(recipe, folder / "stand-in"))
+    prepare_data(run)
+    train_tokenizer(run)
+    return run
+
+
+def test_a_tokenizer_is_taken_over_at_another_size(trained: Run, tmp_path: Path) -> None:
+    weights = trained.folder.tokenizer_model
+    recipe = replace(trained.recipe, tokenizer=replace(trained.recipe.tokenizer, weights=weights))
+    model = replace(recipe.tokenizer.model, image_size=2 * SIZE)
+    recipe = replace(
+        recipe,
+        data=replace(recipe.data, image_size=2 * SIZE),
+        tokenizer=replace(recipe.tokenizer, model=model),
+    )
+    run = Run(recipe, tmp_path / "run", trained.data_dir)
+    prepare_data(run)
+    train_tokenizer(run)
+    assert run.tokenizer().grid_size == (8, 8)
+    assert trained.tokenizer().grid_size == (4, 4)
+    for found, given in zip(
+        run.tokenizer().parameters(), trained.tokenizer().parameters(), strict=True
+    ):
+        assert found.equal(given)
+
+
+def test_a_transformer_that_does_not_fit_is_refused(trained: Run, tmp_path: Path) -> None:
+    other = tmp_path / "nat"
+    NAT(
+        NATConfig(
+            codebook_size=32, grid_size=(2, 2), embed_dim=32, depth=2, num_heads=2, num_classes=7
+        )
+    ).save_pretrained(other)
+    recipe = replace(trained.recipe, generator=replace(trained.recipe.generator, weights=other))
+    run = Run(recipe, trained.output_dir, trained.data_dir)
+    with pytest.raises(
+        StageError, match=r"grid_size is \(2, 2\), the run has \(4, 4\); num_classes is 7.*has 2"
+    ):
+        train_generator(run)
+
+
+def test_data_must_be_prepared(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"imagenet must be prepared once.*--data-dir DIR"):
+        prepare_data(Run(tiny("in256"), tmp_path))
+
+
+def test_other_data_are_refused(trained: Run, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds imagenet, not coco"):
+        prepare_data(Run(tiny("coco"), tmp_path, trained.data_dir))
+
+
+def test_a_dry_run_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(BENCHMARKS["cc3m"](), output_dir=tmp_path / "run", dry_run=True)
+    assert "cc3m: cc3m, 256 px, T = 8" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_depth_without_smoke_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"--depth belongs to --smoke"):
+        train(BENCHMARKS["in256"](), depth=2)
+
+
+def test_the_doctor_looks_at_machine_data_and_stages(trained: Run, tmp_path: Path) -> None:
+    findings = {
+        finding.name: finding
+        for finding in examine(
+            trained.recipe, tmp_path, trained.data_dir, AccelerateEngine(), batch_size=1
+        )
+    }
+    assert list(findings) == [
+        "device",
+        "attention",
+        "shared memory",
+        "processes",
+        "disk",
+        "data",
+        "train-tokenizer",
+        "tokenize",
+        "train-generator",
+        "search, policy, evaluate",
+    ]
+    assert findings["data"].ok
+    assert "fit 4, validation 4, test 4" in findings["data"].text
+    assert "/s; " in findings["tokenize"].text
+
+
+def test_the_doctor_says_what_is_wrong_with_the_data(tmp_path: Path) -> None:
+    findings = examine(tiny("in256"), tmp_path, tmp_path, AccelerateEngine(), batch_size=1)
+    data = next(finding for finding in findings if finding.name == "data")
+    assert not data.ok
+    assert "holds no prepared data" in data.text

@@ -1,0 +1,107 @@
+"""The plan of a benchmark: its formulas against counted operations, what it says is missing."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from adanat.plan import amounts, format_plan, nat_config, plan, transformer_cost
+from adanat.recipes.benchmarks import BENCHMARKS
+from natgen import NAT, NATConfig
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        NATConfig(
+            codebook_size=256, grid_size=(8, 8), embed_dim=64, depth=4, num_heads=4, num_classes=9
+        ),
+        NATConfig(
+            codebook_size=256,
+            grid_size=(8, 8),
+            patch_size=2,
+            embed_dim=64,
+            depth=4,
+            num_heads=4,
+            num_classes=9,
+        ),
+        NATConfig(
+            codebook_size=256,
+            grid_size=(8, 8),
+            embed_dim=64,
+            depth=4,
+            num_heads=4,
+            context_dim=48,
+            num_context_tokens=7,
+        ),
+    ],
+)
+def test_the_formula_of_the_transformer_agrees_with_counted_operations(config: NATConfig) -> None:
+    with torch.device("meta"):
+        model = NAT(config).eval().requires_grad_(False)
+        tokens = torch.zeros(1, 64, dtype=torch.int64)
+        condition = torch.zeros(1, dtype=torch.int64)
+        if config.context_dim is not None:
+            condition = torch.zeros(1, config.num_context_tokens, config.context_dim)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(tokens, condition)
+    found = transformer_cost(config)
+    assert found.parameters == sum(p.numel() for p in model.parameters())
+    assert found.flops == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+def test_published_sizes() -> None:
+    millions = {
+        name: transformer_cost(nat_config(build())).parameters / 1e6
+        for name, build in BENCHMARKS.items()
+    }
+    assert millions["in256"] == pytest.approx(194, abs=2)
+    assert millions["in512"] == pytest.approx(197, abs=2)
+    assert 44 < millions["coco"] < 60
+    assert millions["cc3m"] == pytest.approx(504, abs=4)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_plan_names_stages_formulas_and_what_is_missing(name: str) -> None:
+    recipe = BENCHMARKS[name]()
+    found = plan(recipe, None, gpu_tflops=400)
+    text = format_plan(found)
+    for stage in ("train-tokenizer", "tokenize", "train-generator", "train-policy", "evaluate"):
+        assert stage in text
+    assert "3 x pass x batch x steps" in text
+    assert f"adanat prepare {recipe.data.source} --output DIR" in text
+    assert "vqgan_jax_strongaug" in text
+    assert ("text encoder" in text) == (recipe.text.encoder is not None)
+
+
+def test_hours_follow_from_operations() -> None:
+    recipe = BENCHMARKS["in256"]()
+    found = plan(recipe, None, gpu_tflops=100)
+    training = next(s for s in found.stages if s.stage == "train-generator")
+    passes = 500_000 * 2048
+    flops = 3 * passes * transformer_cost(nat_config(recipe)).flops
+    assert found.gpu_hours(training) == pytest.approx(flops / 100e12 / 3600)
+
+
+def test_imported_models_leave_out_their_training(tmp_path: Path) -> None:
+    recipe = BENCHMARKS["in256"]()
+    weights = tmp_path / "absent.pth"
+    recipe = replace(
+        recipe,
+        tokenizer=replace(recipe.tokenizer, weights=tmp_path),
+        generator=replace(recipe.generator, weights=weights),
+    )
+    found = plan(recipe, None, gpu_tflops=400)
+    assert not {"train-tokenizer", "train-generator"} & {stage.stage for stage in found.stages}
+    assert f"--generator {weights} does not exist" in found.missing
+
+
+def test_captions_multiply_the_items() -> None:
+    assert amounts(BENCHMARKS["coco"](), None).items == 5 * (82_783 + 40_504)
+    assert amounts(BENCHMARKS["in256"](), None).items == 2 * (1_281_167 + 50_000)
+
+
+def test_an_impossible_speed_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"gpu_tflops must be positive, got 0"):
+        plan(BENCHMARKS["in256"](), None, gpu_tflops=0)
