@@ -89,6 +89,8 @@ def _whole(run: Run) -> None:
 
 
 def _report(run: Run) -> None:
+    if not run.engine.is_main:
+        return
     write_report(run)
     print(f"\n{text_table(run)}\n\nmetrics: {run.folder.metrics}\nreport:  {run.folder.report}")
 
