@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 
 import torch
+from natgen import DecodingPolicy
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -63,7 +64,7 @@ def measure_cost(source: GeneratedSource, times: Times) -> CostPerImage:
         passes = _decode_batch(source)
     policy = source.models.policy
     operations = counter.get_flop_counts()
-    own = sum(operations.get(type(policy).__name__, {}).values())
+    own = sum(sum(operations.get(name, {}).values()) for name in _root_names(policy))
     total = counter.get_total_flops()
     size = min(source.generator.batch_size, len(source))
     device = next(source.models.nat.parameters()).device
@@ -81,6 +82,13 @@ def measure_cost(source: GeneratedSource, times: Times) -> CostPerImage:
     )
 
 
+def _root_names(policy: DecodingPolicy) -> set[str]:
+    """What torch's counter may call a policy: by its class, or by those of its networks."""
+    if not isinstance(policy, nn.Module):
+        return set()
+    return {type(module).__name__ for module in (policy, *policy.children())}
+
+
 def _decode_batch(source: GeneratedSource) -> float:
     """Draw one batch; passes of the network for each image."""
     size = min(source.generator.batch_size, len(source))
@@ -89,7 +97,7 @@ def _decode_batch(source: GeneratedSource) -> float:
 
 
 def _policy_time_share(source: GeneratedSource) -> float:
-    """Seconds in the policy network over seconds of the batch; 0 for a schedule."""
+    """Seconds in the policy's networks over seconds of the batch; 0 for a schedule."""
     policy = source.models.policy
     if not isinstance(policy, nn.Module):
         return 0.0
@@ -100,7 +108,11 @@ def _policy_time_share(source: GeneratedSource) -> float:
             torch.cuda.synchronize()
         marks.append(time.perf_counter())
 
-    hooks = [policy.register_forward_pre_hook(mark), policy.register_forward_hook(mark)]
+    hooks = [
+        register(mark)
+        for network in policy.children()
+        for register in (network.register_forward_pre_hook, network.register_forward_hook)
+    ]
     try:
         began = time.perf_counter()
         _decode_batch(source)
