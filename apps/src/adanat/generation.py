@@ -148,6 +148,21 @@ class Generator:
             batches.append(Batch(images[:size], labels, generation))
         return batches
 
+    def parameters(self, policy: DecodingPolicy, *, seed: int, num_samples: int) -> Tensor:
+        """(N, T, 4) that `policy` chooses for samples 0 to N - 1, without their pictures."""
+        device = next(self.nat.parameters()).device
+        found = []
+        for indices in torch.arange(num_samples, device=device).split(self.batch_size):
+            generation = generate(
+                self.nat,
+                policy,
+                self.label_plan(indices),
+                sample_indices=indices,
+                noise=NoiseSource(seed),
+            )
+            found.append(generation.parameters)
+        return torch.cat(found)
+
     def decode(self, tokens: Tensor) -> Tensor:
         """Token ids (B, L) in raster order to images (B, 3, H, W) in [0, 1]."""
         with torch.inference_mode():

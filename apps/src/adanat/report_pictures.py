@@ -87,10 +87,10 @@ class ReportPictures:
             schedule = self._policies[name]
             if isinstance(schedule, StaticSchedule):
                 curves.append(ParameterCurves(name=name, values=schedule.values.numpy()))
-        batches = self._generator.batches(
+        parameters = self._generator.parameters(
             self._policies[ADAPTIVE], seed=self._seed, num_samples=self._num_curves
         )
-        values = torch.cat([batch.generation.parameters for batch in batches]).cpu().numpy()
+        values = parameters.cpu().numpy()
         curves.append(ParameterCurves(name=ADAPTIVE, values=values))
         return tuple(curves)
 

@@ -17,7 +17,7 @@ from adanat.seeding import derive_seed
 from adanat.stages.imported_models import import_generator
 
 _VALIDATION_ITEMS = 1000
-_PICTURED_SAMPLES = 8
+_PICTURED_SAMPLES = 4
 
 
 def train_generator(run: Run) -> None:

@@ -52,8 +52,10 @@ def train_tokenizer(run: Run) -> None:
         def step(number: int) -> dict[str, float]:
             return trainer.step(from_uint8(images[batch(number)].to(run.device)))
 
+        scores: dict[str, float] = {}
+
         def validate(number: int) -> dict[str, float]:
-            scores = reconstruction_scores(trainer.ema_tokenizer, held_out, run.device)
+            scores.update(reconstruction_scores(trainer.ema_tokenizer, held_out, run.device))
             return {f"validation_{name}": value for name, value in scores.items()}
 
         train_loop(
@@ -77,8 +79,9 @@ def train_tokenizer(run: Run) -> None:
             batch_of=lambda number: batch(number).tolist(),
         )
         if run.engine.is_main:
-            trained = trainer.ema_tokenizer
-            _finish(run, trained, reconstruction_scores(trained, held_out, run.device))
+            if not scores:  # killed between the last step and here
+                validate(recipe.total_steps)
+            _finish(run, trainer.ema_tokenizer, scores)
 
 
 def _finish(run: Run, tokenizer: Tokenizer, scores: Mapping[str, float]) -> None:
