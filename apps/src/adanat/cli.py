@@ -22,6 +22,7 @@ from adanat.stages import (
     sample,
     search_more_steps,
     search_schedule,
+    search_static,
     tokenize,
     train_generator,
     train_policies,
@@ -80,6 +81,7 @@ def _whole(run: Run) -> None:
         tokenize,
         train_generator,
         search_schedule,
+        *([search_static] if run.recipe.static_search.included else []),
         train_policies,
         search_more_steps,
         evaluate,
@@ -132,7 +134,8 @@ def _sample(
     recipe: _RecipeChoice,
     output_dir: _OutputDir = None,
     policy: Annotated[
-        str, tyro.conf.arg(help="static, static_tuned, adaptive or adaptive_static.")
+        str,
+        tyro.conf.arg(help="static, static_tuned, static_searched, adaptive or adaptive_static."),
     ] = "adaptive",
     labels: Annotated[
         tuple[int, ...], tyro.conf.arg(help="Classes, used in turn. Default: all of them.")
@@ -229,6 +232,12 @@ COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
             "Find the best hand-made schedule of a grid on validation images.",
             search_schedule,
             lambda run: [run.stages.schedule],
+        ),
+        "search-static": _stage_command(
+            "Search the best schedule for all images without gradients, at a policy's budget. "
+            "With --static-search.included, `run` does so and the evaluation compares it.",
+            search_static,
+            lambda run: [run.stages.static_search],
         ),
         "train-policy": _stage_command(
             "Train the policies by PPO against the adversarial reward.",

@@ -42,6 +42,9 @@ class RunConditions(Protocol):
     def plan(self) -> str:
         """Which condition sample i has, in a few words."""
 
+    def numbers(self, indices: Tensor) -> Tensor:
+        """Numbers (B,) int64 of the conditions of samples `indices` (B,): equal where they are."""
+
     def of_samples(self, indices: Tensor) -> Condition:
         """Conditions of the samples `indices` (B,) that are to be drawn."""
 
@@ -64,9 +67,13 @@ class ClassConditions:
         """See `RunConditions`."""
         return ConditionSizes(num_classes=self.num_classes)
 
+    def numbers(self, indices: Tensor) -> Tensor:
+        """See `RunConditions`: the labels."""
+        return balanced_labels(indices, self.num_classes)
+
     def of_samples(self, indices: Tensor) -> Condition:
         """See `RunConditions`."""
-        labels = balanced_labels(indices, self.num_classes)
+        labels = self.numbers(indices)
         return Condition(labels, labels)
 
     def of_items(self, items: Mapping[str, Tensor]) -> Condition:
@@ -102,9 +109,13 @@ class CaptionConditions:
     def __len__(self) -> int:
         return len(self.captions) - 1
 
+    def numbers(self, indices: Tensor) -> Tensor:
+        """See `RunConditions`: the captions' numbers."""
+        return indices % len(self)
+
     def of_samples(self, indices: Tensor) -> Condition:
         """See `RunConditions`."""
-        return Condition(*self.captions.batch(indices % len(self)))
+        return Condition(*self.captions.batch(self.numbers(indices)))
 
     def of_items(self, items: Mapping[str, Tensor]) -> Condition:
         """See `RunConditions`."""

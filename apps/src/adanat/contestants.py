@@ -1,5 +1,6 @@
 """The decoding policies that an evaluation compares."""
 
+import torch
 from natgen import DecodingPolicy, StaticSchedule
 
 from adanat.run import Run
@@ -7,6 +8,7 @@ from adanat.schedule_points import default_point, tuned_point
 
 STATIC = "static"
 STATIC_TUNED = "static_tuned"
+STATIC_SEARCHED = "static_searched"
 ADAPTIVE = "adaptive"
 ADAPTIVE_STATIC = "adaptive_static"
 
@@ -17,17 +19,24 @@ def of_seed(name: str, run: Run, seed: int) -> str:
 
 
 def contestants(run: Run) -> dict[str, DecodingPolicy]:
-    """Hand-made, tuned, each learned policy, and the first one's own average, by name."""
+    """Hand-made, tuned, searched if the run does so, each learned policy and its average."""
     found: dict[str, DecodingPolicy] = {
         STATIC: default_point(run.recipe.num_decoding_steps).schedule(),
         STATIC_TUNED: tuned_point(run).schedule(),
     }
+    if run.recipe.static_search.included:
+        found[STATIC_SEARCHED] = searched_schedule(run)
     for seed in run.recipe.policy.seeds:
         policy = run.policy(seed)
         found[of_seed(ADAPTIVE, run, seed)] = policy
-        if seed == run.recipe.policy.seeds[0]:
-            found[ADAPTIVE_STATIC] = StaticSchedule(policy.to_static())
+        found[of_seed(ADAPTIVE_STATIC, run, seed)] = StaticSchedule(policy.to_static())
     return found
+
+
+def searched_schedule(run: Run) -> StaticSchedule:
+    """The winner of the search without gradients."""
+    run.require(run.stages.static_search)
+    return StaticSchedule(torch.tensor(run.stages.static_search.results()["values"]))
 
 
 def tuned_at(num_steps: int) -> str:
@@ -43,6 +52,7 @@ def describe(name: str) -> str:
     return {
         STATIC: "published hand-made schedule",
         STATIC_TUNED: "best of the grid, chosen on validation images",
+        STATIC_SEARCHED: "searched without gradients on validation images",
         ADAPTIVE: "learned policy, its mean action for each sample",
         ADAPTIVE_STATIC: "the learned policy's average, the same for all samples",
     }[base]

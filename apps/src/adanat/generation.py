@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from natgen import NAT, DecodingPolicy, Generation, NoiseSource, generate
+from policyrl import GaussianPolicy, PolicySession
 from torch import Tensor
 from vqtok import Tokenizer
 
@@ -92,6 +93,8 @@ class Generator:
             start: first sample index.
             record: keep every decoding step in `Batch.generation.steps`.
         """
+        if isinstance(policy, GaussianPolicy):  # alone it forgets what action smoothing needs
+            policy = PolicySession(policy)
         noise = NoiseSource(seed)
         end = start + num_samples
         spans = [(a, min(a + self.batch_size, end)) for a in range(start, end, self.batch_size)]
@@ -150,6 +153,8 @@ class Generator:
 
     def parameters(self, policy: DecodingPolicy, *, seed: int, num_samples: int) -> Tensor:
         """(N, T, 4) that `policy` chooses for samples 0 to N - 1, without their pictures."""
+        if isinstance(policy, GaussianPolicy):  # alone it forgets what action smoothing needs
+            policy = PolicySession(policy)
         device = next(self.nat.parameters()).device
         found = []
         for indices in torch.arange(num_samples, device=device).split(self.batch_size):

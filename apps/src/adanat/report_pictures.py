@@ -3,7 +3,14 @@
 import torch
 from natgen import DecodingPolicy, Generation, StaticSchedule
 
-from adanat.contestants import ADAPTIVE, ADAPTIVE_STATIC, STATIC, STATIC_TUNED, contestants
+from adanat.contestants import (
+    ADAPTIVE,
+    ADAPTIVE_STATIC,
+    STATIC,
+    STATIC_SEARCHED,
+    STATIC_TUNED,
+    contestants,
+)
 from adanat.generation import Generator
 from adanat.metrics import to_uint8
 from adanat.report import DecodingTrace, ParameterCurves, SampleSet
@@ -37,7 +44,9 @@ class ReportPictures:
         self._seed = derive_seed(run.recipe.seed, "report")
         found = contestants(run)
         self._policies: dict[str, DecodingPolicy] = {
-            name: found[name] for name in (STATIC, STATIC_TUNED, ADAPTIVE, ADAPTIVE_STATIC)
+            name: found[name]
+            for name in (STATIC, STATIC_TUNED, STATIC_SEARCHED, ADAPTIVE, ADAPTIVE_STATIC)
+            if name in found
         }
 
     def row_names(self) -> tuple[str, ...]:
@@ -83,8 +92,8 @@ class ReportPictures:
     def curves(self) -> tuple[ParameterCurves, ...]:
         """The four numbers: schedules as lines, the learned policies with their spread."""
         curves = []
-        for name in (STATIC, STATIC_TUNED):
-            schedule = self._policies[name]
+        for name in (STATIC, STATIC_TUNED, STATIC_SEARCHED):
+            schedule = self._policies.get(name)
             if isinstance(schedule, StaticSchedule):
                 curves.append(ParameterCurves(name=name, values=schedule.values.numpy()))
         parameters = self._generator.parameters(

@@ -55,13 +55,17 @@ class StageGraph(NamedTuple):
     tokens: Stage
     generator: Stage
     schedule: Stage
+    static_search: Stage
     policies: dict[int, Stage]
     """One per policy seed."""
     more_steps: Stage
     evaluation: Stage
+    searches_static: bool
+    """Whether the static search is part of the run."""
 
     def in_order(self) -> dict[str, Stage]:
-        """All stages by the name under which their seconds are reported."""
+        """The stages of `run` by the name under which their seconds are reported."""
+        search = {"search-static": self.static_search} if self.searches_static else {}
         policies = {f"train-policy-{seed}": stage for seed, stage in self.policies.items()}
         return {
             "data": self.data,
@@ -69,6 +73,7 @@ class StageGraph(NamedTuple):
             "tokenize": self.tokens,
             "train-generator": self.generator,
             "search-schedule": self.schedule,
+            **search,
             **policies,
             "search-more-steps": self.more_steps,
             "evaluate": self.evaluation,
@@ -83,15 +88,29 @@ class Run:
         recipe: what to do.
         output_dir: the run folder; created by the first stage.
         data_dir: folder of the data set's own files, for sources that have files.
+        base: the run that this one is a variant of: every stage that has the same settings and
+            inputs there is shared with it, whoever comes to it first.
     """
 
     recipe: Recipe
     output_dir: Path
     data_dir: Path | None = None
+    base: "Run | None" = None
 
     @cached_property
     def folder(self) -> RunFolder:
-        return RunFolder(self.output_dir)
+        if self.base is None:
+            return RunFolder(self.output_dir)
+        alone, theirs = replace(self, base=None).stages, self.base.stages
+        there = {stage.fingerprint for stage in (*theirs.in_order().values(), theirs.static_search)}
+        shared = {
+            stage.folder.relative_to(self.output_dir).as_posix()
+            for stage in (*alone.in_order().values(), alone.static_search)
+            if stage.fingerprint in there
+        }
+        return RunFolder(
+            self.output_dir, self.base.output_dir, frozenset({*shared, "features", "text"})
+        )
 
     @cached_property
     def engine(self) -> AccelerateEngine:
@@ -146,6 +165,18 @@ class Run:
             {"comparison_steps": recipe.schedule.comparison_steps},
             depends_on=[schedule],
         )
+        budget = recipe.static_search.image_budget or recipe.images_per_policy
+        static_search = stage(
+            "search-static",
+            folder.static_search,
+            decoding
+            | {
+                "learned": recipe.policy.learned,
+                "static_search": replace(recipe.static_search, included=True, image_budget=budget),
+            },
+            depends_on=[schedule],
+        )
+        compared = [static_search] if recipe.static_search.included else []
         policies = {
             seed: stage(
                 f"train-policy-{seed}",
@@ -161,10 +192,19 @@ class Run:
             decoding
             | {"evaluation": recipe.evaluation}
             | ({"scorer_steps": recipe.text.scorer_steps} if conditions else {}),
-            depends_on=[*policies.values(), more_steps],
+            depends_on=[*policies.values(), more_steps, *compared],
         )
         return StageGraph(
-            data, tokenizer, tokens, generator, schedule, policies, more_steps, evaluation
+            data=data,
+            tokenizer=tokenizer,
+            tokens=tokens,
+            generator=generator,
+            schedule=schedule,
+            static_search=static_search,
+            policies=policies,
+            more_steps=more_steps,
+            evaluation=evaluation,
+            searches_static=recipe.static_search.included,
         )
 
     def images(self, split: str) -> ImageSet:

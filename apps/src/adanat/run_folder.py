@@ -15,24 +15,33 @@ class RunFolder:
     generator/       checkpoints/, model/, metrics.jsonl
     schedule/        measured.json: the grid; its winner in done.json
     schedule-more-steps/  the same at more decoding steps
-    policy/seed-K/   checkpoints/, model/, metrics.jsonl
+    static-search/   measured.json: the searched schedules
+    policy/seed-K/   checkpoints/, model/ (the best on validation images), last/, metrics.jsonl
     evaluation/      classifier/, scores.json
     features/        of the real images, by content
     text/            features of the captions, by content
     samples/         pictures
+    studies/         comparisons of several trainings
     metrics.json, report.html, results.md, figures/
     ```
+
+    Args:
+        root: the output folder.
+        base: the output folder of the run that this one is a variant of.
+        shared: parts that lie in `base`, as they are named there.
     """
 
     root: Path
+    base: Path | None = None
+    shared: frozenset[str] = frozenset()
 
     @property
     def data(self) -> Path:
-        return self.root / "data"
+        return self._part("data")
 
     @property
     def tokenizer(self) -> Path:
-        return self.root / "tokenizer"
+        return self._part("tokenizer")
 
     @property
     def tokenizer_model(self) -> Path:
@@ -40,14 +49,14 @@ class RunFolder:
 
     @property
     def tokens(self) -> Path:
-        return self.root / "tokens"
+        return self._part("tokens")
 
     def token_store(self, split: str) -> Path:
         return self.tokens / split
 
     @property
     def generator(self) -> Path:
-        return self.root / "generator"
+        return self._part("generator")
 
     @property
     def generator_model(self) -> Path:
@@ -55,33 +64,43 @@ class RunFolder:
 
     @property
     def schedule(self) -> Path:
-        return self.root / "schedule"
+        return self._part("schedule")
 
     @property
     def more_steps(self) -> Path:
-        return self.root / "schedule-more-steps"
+        return self._part("schedule-more-steps")
+
+    @property
+    def static_search(self) -> Path:
+        return self._part("static-search")
 
     def policy(self, seed: int) -> Path:
-        return self.root / "policy" / f"seed-{seed}"
+        return self._part(f"policy/seed-{seed}")
 
     def policy_model(self, seed: int) -> Path:
         return self.policy(seed) / "model"
 
+    def last_policy_model(self, seed: int) -> Path:
+        return self.policy(seed) / "last"
+
     @property
     def evaluation(self) -> Path:
-        return self.root / "evaluation"
+        return self._part("evaluation")
 
     @property
     def features(self) -> Path:
-        return self.root / "features"
+        return self._part("features")
 
     @property
     def text(self) -> Path:
-        return self.root / "text"
+        return self._part("text")
 
     @property
     def samples(self) -> Path:
         return self.root / "samples"
+
+    def study(self, name: str) -> Path:
+        return self.root / "studies" / name
 
     @property
     def metrics(self) -> Path:
@@ -98,3 +117,8 @@ class RunFolder:
     @property
     def figures(self) -> Path:
         return self.root / "figures"
+
+    def _part(self, name: str) -> Path:
+        if self.base is not None and name in self.shared:
+            return self.base / name
+        return self.root / name

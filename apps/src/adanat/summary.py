@@ -10,7 +10,7 @@ from adanat.judge import LITE2
 from adanat.metrics import t_interval
 from adanat.report import Column, Value
 from adanat.run import Run
-from adanat.stages.evaluate import CLASSIFIER, DISTANCE
+from adanat.scoreboard import CLASSIFIER, DISTANCE
 
 MIN_TEST_IMAGES = 1000
 """Below this many test images no ranking of policies is claimed."""
@@ -145,8 +145,8 @@ def _comparison_table(run: Run) -> list[str]:
         "",
         "| policy seed | gain in lite2 FD | relative reduction | gain in classifier FD "
         f"| change of recall | equivalent tuned steps | share of the gap between {steps} and "
-        f"{most} steps | gain over its own average |",
-        "| --- |" + " ---: |" * 7,
+        f"{most} steps | gain over its own average | gain over the searched schedule |",
+        "| --- |" + " ---: |" * 8,
     ]
     for seed, found in run.stages.evaluation.results()["comparisons"].items():
         equivalent = found["equivalent_steps"]
@@ -158,6 +158,7 @@ def _comparison_table(run: Run) -> list[str]:
             "more than measured" if equivalent is None else _steps(equivalent, steps),
             "-" if is_too_small(run) else _range(found["gap_share"], 2),
             _range(found["gain_over_own_average"], 2),
+            _range(found["gain_over_searched"], 2),
         ]
         lines.append(f"| {seed} | " + " | ".join(cells) + " |")
     return lines

@@ -1,5 +1,6 @@
 """A recipe: everything that a run needs to be repeated, as one typed value."""
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -166,6 +167,31 @@ class ScheduleRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StaticSearchRecipe:
+    """The best schedule for all images, searched without gradients: AutoNAT's idea.
+
+    It has the numbers that the policy learns, one value a step in place of one a sample.
+    """
+
+    included: bool = False
+    """Whether `run` searches and the evaluation compares what it found."""
+    image_budget: int | None = None
+    """Images that the search may generate; None: as many as the training of one policy does."""
+    images_per_score: int = 500
+    """Images by which one schedule is judged, with the same labels and noise for all."""
+    sigma: float = 0.6
+    """Initial standard deviation of the raw numbers."""
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            "static_search",
+            image_budget=1 if self.image_budget is None else self.image_budget,
+            images_per_score=self.images_per_score,
+            sigma=self.sigma,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RewardRecipe:
     """What the policy is paid for."""
 
@@ -259,6 +285,14 @@ class PolicyRecipe:
         "guidance_scale",
     )
     """Numbers that the policy chooses; the others stay at the tuned schedule."""
+    smoothing: float = 0.0
+    """How much of the step before stays in a step's numbers, in [0, 1); AdaGen takes 0.8."""
+    learn_std: bool = False
+    """Whether each number's exploration is learned, on top of the schedule of `ppo`."""
+    step_price: float = 0.0
+    """Taken from the reward for each decoding step with tokens left to draw; 0: steps are free."""
+    feature_dtype: Literal["float32", "bfloat16"] = "float32"
+    """In which a rollout keeps the features that the policy saw."""
     num_updates: int = 100
     episodes_per_update: int = 512
     rollout_batch_size: int = 256
@@ -277,6 +311,16 @@ class PolicyRecipe:
             validate_every=self.validate_every,
             validation_samples=self.validation_samples,
         )
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"policy.smoothing must be in [0, 1), got {self.smoothing}")
+        if not 0 <= self.step_price < float("inf"):
+            raise ValueError(
+                f"policy.step_price must be at least 0 and finite, got {self.step_price}"
+            )
+        if self.feature_dtype not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"policy.feature_dtype must be 'float32' or 'bfloat16', got {self.feature_dtype!r}"
+            )
         if not self.seeds:
             raise ValueError("policy.seeds is empty: give at least one seed")
 
@@ -320,6 +364,7 @@ class Recipe:
     reward: RewardRecipe
     policy: PolicyRecipe
     evaluation: EvaluationRecipe
+    static_search: StaticSearchRecipe = StaticSearchRecipe()
     text: TextRecipe = TextRecipe()
     tokens: TokensRecipe = TokensRecipe()
     num_decoding_steps: int = 4
@@ -354,6 +399,20 @@ class Recipe:
                 f"schedule.comparison_steps must all be above num_decoding_steps "
                 f"({self.num_decoding_steps}), got {fewer}"
             )
+
+    @property
+    def num_policy_cycles(self) -> int:
+        """Rollouts of a policy's training, those of the discriminator's warm-up among them."""
+        return self.reward.num_warmup_cycles + self.policy.num_updates
+
+    @property
+    def images_per_policy(self) -> int:
+        """Images that the training of one policy generates: rollouts and validations."""
+        validations = math.ceil(self.num_policy_cycles / self.policy.validate_every)
+        return (
+            self.num_policy_cycles * self.policy.episodes_per_update
+            + validations * self.policy.validation_samples
+        )
 
     def policy_for(self, seed: int) -> PolicyRecipe:
         """What the policy of one seed depends on: not the other seeds."""

@@ -65,7 +65,12 @@ def digits() -> Recipe:
             updates_per_cycle=24,
         ),
         policy=PolicyRecipe(
-            ppo=PPOConfig(learning_rate=1e-4, max_grad_norm=1.0, std_schedule=((0, 0.4),)),
+            ppo=PPOConfig(
+                learning_rate=1e-4,
+                value_learning_rate=1e-3,
+                max_grad_norm=1.0,
+                std_schedule=((0, 0.4),),
+            ),
             num_updates=20,
             episodes_per_update=128,
             validate_every=11,

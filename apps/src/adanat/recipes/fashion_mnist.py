@@ -69,7 +69,10 @@ def fashion_mnist() -> Recipe:
         ),
         policy=PolicyRecipe(
             ppo=PPOConfig(
-                learning_rate=1e-4, max_grad_norm=1.0, std_schedule=((0, 0.4), (70, 0.2))
+                learning_rate=1e-4,
+                value_learning_rate=1e-3,
+                max_grad_norm=1.0,
+                std_schedule=((0, 0.4), (70, 0.2)),
             ),
             seeds=(0, 1, 2),
         ),

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from adanat.recipes.base import Recipe
+from adanat.recipes.base import Recipe, StaticSearchRecipe
 from adanat.recipes.digits import digits
 
 
@@ -36,8 +36,14 @@ def tiny() -> Recipe:
             num_samples=40,
             refinement_rounds=1,
         ),
+        static_search=StaticSearchRecipe(images_per_score=40),
         reward=replace(
-            base.reward, num_real=100, warmup_cycles=1, warmup_updates=2, updates_per_cycle=2
+            base.reward,
+            num_real=100,
+            classifier_steps=10,
+            warmup_cycles=1,
+            warmup_updates=2,
+            updates_per_cycle=2,
         ),
         policy=replace(
             base.policy,

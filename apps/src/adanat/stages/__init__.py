@@ -4,6 +4,7 @@ from adanat.stages.evaluate import evaluate
 from adanat.stages.prepare_data import prepare_data
 from adanat.stages.sample import sample
 from adanat.stages.search_schedule import search_more_steps, search_schedule
+from adanat.stages.search_static import search_static
 from adanat.stages.tokenize import tokenize
 from adanat.stages.train_generator import train_generator
 from adanat.stages.train_policy import train_policies
@@ -16,6 +17,7 @@ __all__ = [
     "sample",
     "search_more_steps",
     "search_schedule",
+    "search_static",
     "tokenize",
     "train_generator",
     "train_policies",

@@ -1,48 +1,31 @@
 """Stage `evaluate`: every policy on test images, with the same labels and the same noise."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
-from natgen import DecodingPolicy
 
-from adanat.caption_judge import CaptionJudge
-from adanat.checkpoints import atomic_write_json, read_json
 from adanat.contestants import (
     ADAPTIVE,
     ADAPTIVE_STATIC,
+    STATIC_SEARCHED,
     STATIC_TUNED,
     contestants,
     of_seed,
     tuned_at,
 )
-from adanat.judge import LITE2, Judge
+from adanat.judge import LITE2
 from adanat.metrics import (
-    Classifier,
-    ClassifierConfig,
-    ClassifierTrainingConfig,
     Interval,
-    Reference,
     accuracy,
-    all_scores,
     equivalent_steps,
-    frechet_score,
     gap_share,
     paired_gain,
     t_interval,
-    to_uint8,
-    train_classifier,
 )
-from adanat.metrics.features import FloatArray
-from adanat.progress import ProgressReporter
-from adanat.run import Run, load_model
+from adanat.run import Run
 from adanat.schedule_points import tuned_points_of_more_steps
-from adanat.seeding import derive_seed
-
-CLASSIFIER = "classifier"
-"""Name of the confirming features, of a classifier trained on the data set itself."""
-DISTANCE = f"{LITE2}_fd"
+from adanat.scoreboard import CLASSIFIER, DISTANCE, Scoreboard
 
 
 def evaluate(run: Run) -> None:
@@ -58,7 +41,7 @@ def evaluate(run: Run) -> None:
     with stage:
         if not run.engine.is_main:
             return
-        scores = _Scores(run)
+        scores = Scoreboard(run, stage.folder)
         for seed in recipe.seeds:
             for name, policy in policies.items():
                 scores.measure(name, policy, seed)
@@ -82,117 +65,16 @@ def evaluate(run: Run) -> None:
                 "bounds": scores.bounds(),
                 "scores": scores.rows,
                 "comparisons": {
-                    str(seed): _compare(run, scores, of_seed(ADAPTIVE, run, seed))
-                    for seed in run.recipe.policy.seeds
+                    str(seed): _compare(run, scores, seed) for seed in run.recipe.policy.seeds
                 },
             }
         )
 
 
-class _Scores:
-    """Scores by policy and seed, kept on disk."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._path = run.folder.evaluation / "scores.json"
-        self.rows: list[dict[str, Any]] = read_json(self._path) if self._path.is_file() else []
-        self.classifier = _load_or_train_classifier(run)
-        self._judge = Judge(run, {CLASSIFIER: self.classifier.features}, split="test")
-        self.label_plan = self._judge.conditions.plan
-        self._captions = None if run.recipe.text.encoder is None else CaptionJudge(run)
-
-    def measure(self, name: str, policy: DecodingPolicy, seed: int) -> None:
-        """Score `policy` under one generation seed, unless that is known."""
-        if any(row["policy"] == name and row["seed"] == seed for row in self.rows):
-            return
-        sampled = self._judge.sample(
-            policy,
-            seed=derive_seed(self._run.recipe.seed, "test", seed),
-            num_samples=self._run.recipe.evaluation.num_samples,
-            description=f"evaluate {name}, seed {seed}",
-        )
-        self.rows.append(
-            {
-                "policy": name,
-                "seed": seed,
-                "num_steps": policy.num_steps,
-                **self._score(sampled.features),
-                **self._caption_score(sampled.features),
-                "network_passes": sampled.cost.passes_per_image,
-                "images_per_second": sampled.cost.images_per_second,
-            }
-        )
-        atomic_write_json(self._path, self.rows)
-
-    def values(self, name: str, key: str) -> dict[int, float]:
-        """One score of a policy by seed."""
-        return {row["seed"]: float(row[key]) for row in self.rows if row["policy"] == name}
-
-    def bounds(self) -> dict[str, dict[str, float]]:
-        """The floor and the real-to-real distance, with as many images as samples if there are."""
-        run, batch_size = self._run, self._run.recipe.evaluation.batch_size
-        real = run.images("validation").images[: run.recipe.evaluation.num_samples]
-        codes, _ = run.tokens("validation").batch(range(len(real)))
-        decode = self._judge.generator.tokenizer.decode
-        rebuilt = (to_uint8(decode(chunk.to(run.device))) for chunk in codes.split(batch_size))
-        return {
-            "real_to_real": {
-                "num_images": len(real),
-                **self._score(self._judge.embed(real.split(batch_size))),
-            },
-            "reconstructions": {
-                "num_images": len(real),
-                **self._score(self._judge.embed(rebuilt)),
-            },
-        }
-
-    def caption_protocol(self) -> dict[str, float]:
-        """How far the caption score can be believed; nothing where classes condition."""
-        if self._captions is None:
-            return {}
-        return {"caption_score_of_validation_pairs": self._captions.score_of_real_pairs()}
-
-    def _caption_score(self, features: dict[str, FloatArray]) -> dict[str, float]:
-        if self._captions is None:
-            return {}
-        return {"caption_score": self._captions.score(features[LITE2])}
-
-    @cached_property
-    def _references(self) -> dict[str, Reference]:
-        return self._judge.references("test")
-
-    def _score(self, features: dict[str, FloatArray]) -> dict[str, float]:
-        return {
-            **all_scores(features[LITE2], self._references[LITE2], prefix=LITE2),
-            # A confirmation needs no more than the distance.
-            f"{CLASSIFIER}_fd": frechet_score(features[CLASSIFIER], self._references[CLASSIFIER]),
-        }
-
-
-def _load_or_train_classifier(run: Run) -> Classifier:
-    path = run.folder.evaluation / "classifier"
-    if path.is_dir():
-        return load_model(Classifier.from_pretrained, path).to(run.device).eval()
-    fit = run.reference_images("fit")
-    steps = run.recipe.evaluation.classifier_steps
-    with ProgressReporter("classifier", steps) as progress:
-        classifier = train_classifier(
-            fit.images,
-            fit.labels,
-            ClassifierConfig(num_classes=run.recipe.data.num_classes),
-            ClassifierTrainingConfig(
-                num_steps=steps, seed=derive_seed(run.recipe.seed, "classifier")
-            ),
-            on_step=lambda _, loss: progress.advance(values={"loss": loss}),
-        )
-    half_written = path.with_name(".tmp-classifier")
-    classifier.save_pretrained(half_written)
-    half_written.replace(path)
-    return classifier.to(run.device)
-
-
-def _compare(run: Run, scores: _Scores, name: str) -> dict[str, Any]:
+def _compare(run: Run, scores: Scoreboard, policy_seed: int) -> dict[str, Any]:
     """What a learned policy gains, paired over the seeds; None where it cannot be said."""
+    name = of_seed(ADAPTIVE, run, policy_seed)
+    average = of_seed(ADAPTIVE_STATIC, run, policy_seed)
     seeds = run.recipe.evaluation.seeds
     tuned_by_steps = {run.recipe.num_decoding_steps: scores.values(STATIC_TUNED, DISTANCE)}
     for point in tuned_points_of_more_steps(run):
@@ -208,9 +90,10 @@ def _compare(run: Run, scores: _Scores, name: str) -> dict[str, Any]:
         },
         # The published form: how much of the distance is gone.
         "relative_reduction": 1 - _mean(adaptive) / _mean(tuned),
-        # What choosing for each sample adds to a better schedule for all (first policy seed only).
-        "gain_over_own_average": _gain(scores.values(ADAPTIVE_STATIC, DISTANCE), adaptive)
-        if name == ADAPTIVE
+        # What choosing for each sample adds to a better schedule for all.
+        "gain_over_own_average": _gain(scores.values(average, DISTANCE), adaptive),
+        "gain_over_searched": _gain(scores.values(STATIC_SEARCHED, DISTANCE), adaptive)
+        if run.recipe.static_search.included
         else None,
         "equivalent_steps": steps if steps < torch.inf else None,  # JSON has no infinity
         "gap_share": _spread([gap_share(few[s], adaptive[s], many[s]) for s in seeds])

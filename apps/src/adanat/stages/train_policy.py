@@ -1,15 +1,19 @@
 """Stage `train-policy`: PPO for the recipe's reward."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from natgen import NAT, DecodingEnvironment, NoiseSource
 from policyrl import (
+    ActionSpec,
     GaussianPolicy,
     PolicyNetwork,
     PolicyNetworkConfig,
     PPOTrainer,
+    Rollout,
     decoding_spec,
 )
 from torch import Tensor
@@ -17,11 +21,16 @@ from torch import Tensor
 from adanat.conditions import ConditionedReward
 from adanat.judge import LITE2, Judge, Sampled
 from adanat.loop import IntervalHook, train_loop
-from adanat.metrics import frechet_score
+from adanat.metrics import frechet_score, precision_recall
 from adanat.rewards import build_reward, save_discriminator
 from adanat.run import Run
 from adanat.schedule_points import tuned_point
 from adanat.seeding import derive_seed
+from adanat.step_price import StepPrice
+
+_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {"float32": torch.float32, "bfloat16": torch.bfloat16}
+)
 
 
 def train_policies(run: Run) -> None:
@@ -46,7 +55,7 @@ def train_policy(run: Run, seed: int) -> None:
 
         train_loop(
             step_fn=cycle.step,
-            total_steps=run.recipe.reward.num_warmup_cycles + recipe.num_updates,
+            total_steps=run.recipe.num_policy_cycles,
             folder=stage.folder,
             get_state=lambda: {"cycle": cycle.state_dict(), "best": selection.state_dict()},
             set_state=load,
@@ -56,6 +65,8 @@ def train_policy(run: Run, seed: int) -> None:
             hooks=[IntervalHook(recipe.validate_every, selection.validate)],
             engine=run.engine,
         )
+        if run.engine.is_main:
+            cycle.policy.save_pretrained(run.folder.last_policy_model(seed))
         policy = selection.restore_best()
         policy.fit_statistics(selection.sample("chosen policy").parameters)
         if not run.engine.is_main:
@@ -84,7 +95,7 @@ class _Cycle:
             seed=derive_seed(seed, "policy exploration"),
         )
         run.engine.follow(self.policy, value_network)
-        conditions = run.conditions("fit")
+        conditions = self._conditions = run.conditions("fit")
         self._environment = DecodingEnvironment(
             nat,
             num_steps=recipe.num_decoding_steps,
@@ -92,7 +103,9 @@ class _Cycle:
             noise=NoiseSource(derive_seed(seed, "policy rollouts")),
         )
         self._pictures, self.adversary = build_reward(run, tokenizer, seed)
-        self._reward = ConditionedReward(self._pictures, conditions)
+        self._reward = StepPrice(
+            ConditionedReward(self._pictures, conditions), recipe.policy.step_price
+        )
 
     def step(self, number: int) -> dict[str, float]:
         """One cycle; the first ones train the discriminator alone, where there is one."""
@@ -103,6 +116,8 @@ class _Cycle:
             self._policy_recipe.episodes_per_update,
             self._reward,
             batch_size=self._policy_recipe.rollout_batch_size,
+            shared_first_step=self._conditions.numbers,
+            feature_dtype=_DTYPES[self._policy_recipe.feature_dtype],
         )
         metrics = {"reward_mean": rollout.episode_rewards.mean().item()}
         for name, value in self._pictures.take_means().items():
@@ -113,7 +128,8 @@ class _Cycle:
             updates = recipe.warmup_updates if warming_up else recipe.updates_per_cycle
             for name, value in self.adversary.learn(updates).items():
                 metrics[f"discriminator_{name}"] = value
-        return metrics
+        metrics["steps_used"] = rollout.outcome["num_steps"].float().mean().item()
+        return metrics | _chosen_means(self.policy.spec, rollout)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -142,13 +158,22 @@ class _Selection:
         self._weights: dict[str, Tensor] = {}
 
     def validate(self, step: int) -> dict[str, float]:
-        """Frechet distance of the current policy to validation images."""
-        measured = frechet_score(self.sample("validation").features[LITE2], self._reference)
-        distance = self._run.engine.mean({"distance": measured})["distance"]
+        """Frechet distance of the current policy to validation images, precision and recall."""
+        features, reference = self.sample("validation").features[LITE2], self._reference
+        precision, recall = precision_recall(
+            features, reference.features, reference_radii=reference.radii
+        )
+        scores = {
+            "validation_lite2_fd": frechet_score(features, reference),
+            "validation_lite2_precision": precision,
+            "validation_lite2_recall": recall,
+        }
+        scores = self._run.engine.mean(scores)
+        distance = scores["validation_lite2_fd"]
         if distance < self.distance:
             self.distance, self.step = distance, step
             self._weights = {k: v.clone() for k, v in self._policy.state_dict().items()}
-        return {"validation_lite2_fd": distance}
+        return scores
 
     def sample(self, description: str) -> Sampled:
         """Validation samples of the current policy."""
@@ -187,5 +212,19 @@ def _networks(run: Run, nat: NAT) -> tuple[GaussianPolicy, PolicyNetwork]:
         )
         return PolicyNetwork(config).to(run.device)
 
-    spec = decoding_spec(tuned_point(run).schedule().values, learned=recipe.learned)
-    return GaussianPolicy(network(spec.num_actions), spec).to(run.device), network(1)
+    spec = decoding_spec(
+        tuned_point(run).schedule().values, learned=recipe.learned, smoothing=recipe.smoothing
+    )
+    policy = GaussianPolicy(network(spec.num_actions), spec, learn_std=recipe.learn_std)
+    return policy.to(run.device), network(1)
+
+
+def _chosen_means(spec: ActionSpec, rollout: Rollout) -> dict[str, float]:
+    """Means over the episodes of the numbers that the policy chose, as `mask_ratio/0`."""
+    smoothed = torch.zeros_like(rollout.raw_actions[0])
+    means = []
+    for step, raw in enumerate(rollout.raw_actions):
+        smoothed = spec.smooth(raw, smoothed)
+        means += [values.mean() for values in spec.activate(smoothed, step).values()]
+    names = [f"{name}/{step}" for step in range(spec.num_steps) for name in spec.names]
+    return dict(zip(names, torch.stack(means).tolist(), strict=True))

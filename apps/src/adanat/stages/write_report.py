@@ -9,7 +9,7 @@ import numpy as np
 
 from adanat import plots
 from adanat.checkpoints import atomic_write_json, atomic_write_text
-from adanat.contestants import ADAPTIVE, STATIC_TUNED, describe
+from adanat.contestants import ADAPTIVE, STATIC_SEARCHED, STATIC_TUNED, describe
 from adanat.metrics_log import read_metrics
 from adanat.report import (
     EvaluationProtocol,
@@ -25,7 +25,7 @@ from adanat.report import write_report as render_page
 from adanat.report_pictures import ReportPictures
 from adanat.run import Run
 from adanat.runs import config_to_json
-from adanat.stages.evaluate import DISTANCE
+from adanat.scoreboard import DISTANCE
 from adanat.summary import (
     COLUMNS,
     is_too_small,
@@ -173,9 +173,10 @@ def _step_curves(
     comparison = found["comparisons"][str(run.recipe.policy.seeds[0])]
     tuned = {int(k): float(v) for k, v in comparison["tuned_distance_by_steps"].items()}
     steps = run.recipe.num_decoding_steps
+    at_once = [name for name in (STATIC_SEARCHED, ADAPTIVE) if name in means]
     return (
         StepCurve(name=STATIC_TUNED, distances=tuned),
-        StepCurve(name=ADAPTIVE, distances={steps: means[ADAPTIVE][DISTANCE]}),
+        *(StepCurve(name=name, distances={steps: means[name][DISTANCE]}) for name in at_once),
     )
 
 
