@@ -53,7 +53,8 @@ def assert_same_run(folder: Path, alone: Path, processes: int) -> None:
     assert_equal(rows, expected_rows)
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow  # every process imports torch
+@pytest.mark.parametrize("processes", [2, 4])
 def test_processes_give_what_one_gives(tmp_path: Path, alone: Path, processes: int) -> None:
     run(tmp_path, processes)
     assert_same_run(tmp_path, alone, processes)
