@@ -135,7 +135,9 @@ def run_stages(run: Run, last: StageName) -> None:
 
 def prepare(
     dataset: Annotated[
-        Literal["imagenet", "coco", "cc3m"], tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")
+        Literal["imagenet", "coco", "cc3m"],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="DATASET", help="imagenet, coco or cc3m."),
     ],
     preparation: Annotated[Preparation, tyro.conf.arg(name="")],
     source: Annotated[

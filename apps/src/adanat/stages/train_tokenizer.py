@@ -10,6 +10,7 @@ from vqtok import Tokenizer, TokenizerTrainer, codebook_statistics
 
 from adanat.generation import from_uint8
 from adanat.loop import IntervalHook, PictureHook, train_loop
+from adanat.read_ahead import ReadAhead
 from adanat.run import Run
 from adanat.sampling_order import batch_indices
 from adanat.seeding import derive_seed
@@ -49,8 +50,10 @@ def train_tokenizer(run: Run) -> None:
         def batch(number: int) -> Tensor:
             return batch_indices(len(images), recipe.batch_size, number, order_seed)[own_rows]
 
+        read = ReadAhead(lambda number: images[batch(number)], recipe.total_steps)
+
         def step(number: int) -> dict[str, float]:
-            return trainer.step(from_uint8(images[batch(number)].to(run.device)))
+            return trainer.step(from_uint8(read(number).to(run.device)))
 
         scores: dict[str, float] = {}
 
