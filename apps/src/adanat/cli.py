@@ -23,12 +23,14 @@ from adanat.stages import (
     search_more_steps,
     search_schedule,
     search_static,
+    search_static_if_included,
     tokenize,
     train_generator,
     train_policies,
     train_tokenizer,
     write_report,
 )
+from adanat.studies import SubsetKind, study_adaptivity, study_rewards
 from adanat.summary import text_table
 
 _RECIPE_HELP = {
@@ -81,7 +83,7 @@ def _whole(run: Run) -> None:
         tokenize,
         train_generator,
         search_schedule,
-        *([search_static] if run.recipe.static_search.included else []),
+        search_static_if_included,
         train_policies,
         search_more_steps,
         evaluate,
@@ -168,6 +170,48 @@ def _export_pipeline(
     """Save tokenizer, transformer and policy of a finished run as one folder for NATPipeline."""
     NATPipeline.from_run(_run(recipe, output_dir)).save_pretrained(to)
     print(to)
+
+
+def _study_rewards(
+    recipe: _RecipeChoice,
+    output_dir: _OutputDir = None,
+    data_dir: _DataDir = None,
+    mixed_diversity: Annotated[
+        float, tyro.conf.arg(help="Weight of diversity beside the adversarial reward.")
+    ] = 0.5,
+) -> None:
+    """Compare policies trained for different rewards; goes on where it was stopped.
+
+    Uses the run in the folder, and makes it up to its schedule where it is missing.
+    """
+    print(study_rewards(_run(recipe, output_dir, data_dir), diversity_weight=mixed_diversity))
+
+
+def _study_adaptivity(
+    recipe: _RecipeChoice,
+    output_dir: _OutputDir = None,
+    data_dir: _DataDir = None,
+    steps: Annotated[tuple[int, ...], tyro.conf.arg(help="Numbers of decoding steps.")] = (
+        2,
+        4,
+        6,
+        8,
+    ),
+    ablation: Annotated[
+        tuple[SubsetKind, ...],
+        tyro.conf.arg(help="Policies that learn each number alone, all without each, or both."),
+    ] = ("alone",),
+    ablation_seeds: Annotated[
+        int, tyro.conf.arg(help="How many of the policy seeds those are trained with.")
+    ] = 1,
+) -> None:
+    """Compare policies with the schedules they must beat, at several numbers of steps.
+
+    Uses the run in the folder, and makes it up to its schedule where it is missing.
+    """
+    run = _run(recipe, output_dir, data_dir)
+    page = study_adaptivity(run, steps=steps, subsets=ablation, ablation_seeds=ablation_seeds)
+    print(page)
 
 
 def _make_emoji_scenes(
@@ -258,6 +302,8 @@ COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
             lambda run: [run.stages.evaluation],
         ),
         "compare": compare,
+        "study-rewards": _study_rewards,
+        "study-adaptivity": _study_adaptivity,
         "report": _stage_command(
             "Write metrics.json, report.html, results.md and figures of an evaluated run.",
             _report,

@@ -17,7 +17,7 @@ from natgen import (
     published,
 )
 from PIL import Image
-from policyrl import GaussianPolicy
+from policyrl import GaussianPolicy, PolicySession
 from torch import Tensor
 from vqtok import Tokenizer
 
@@ -294,7 +294,7 @@ class NATPipeline:
         if name == "adaptive":
             if self.policy is None:
                 raise ValueError("this pipeline has no learned policy: take 'static' or 'maskgit'")
-            return self.policy
+            return PolicySession(self.policy)
         if name == "autonat":
             return autonat_l8()
         if name == "maskgit":

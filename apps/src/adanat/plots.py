@@ -142,18 +142,20 @@ def training_figure(training: TrainingFigure) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 2.6), layout="constrained")
         axes = figure.subplots()
-        for index, series in enumerate(training.series):
-            _draw_series(axes, series, PALETTE[(index + 2) % len(PALETTE)])
-        axes.set_title(training.title)
-        axes.set_xlabel(training.x_label)
-        if training.log_y:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        _draw_training(axes, training)
         if len(training.series) > 1:
             axes.legend(fontsize=8)
+    return figure
+
+
+def training_panels(trainings: Sequence[TrainingFigure]) -> Figure:
+    """Draw several figures of the same series side by side, with one legend."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.2 * len(trainings), 2.9), layout="constrained")
+        panels = figure.subplots(1, len(trainings), squeeze=False)[0]
+        for axes, training in zip(panels, trainings, strict=True):
+            _draw_training(axes, training)
+        _legend_below(figure, panels[0], len(trainings[0].series))
     return figure
 
 
@@ -231,6 +233,19 @@ def _draw_choices(axes: Axes, values: np.ndarray[Any, Any], name: str, colour: s
         band = np.percentile(values, (low, high), axis=0)
         axes.fill_between(steps, *band, color=colour, alpha=alpha, linewidth=0)
     axes.plot(steps, values.mean(axis=0), "o-", color=colour, markersize=4.5, label=name, zorder=4)
+
+
+def _draw_training(axes: Axes, training: TrainingFigure) -> None:
+    for index, series in enumerate(training.series):
+        _draw_series(axes, series, PALETTE[(index + 2) % len(PALETTE)])
+    axes.set_title(training.title)
+    axes.set_xlabel(training.x_label)
+    if training.log_y:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
 
 
 def _draw_series(axes: Axes, series: Series, colour: str) -> None:

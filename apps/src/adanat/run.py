@@ -63,6 +63,10 @@ class StageGraph(NamedTuple):
     searches_static: bool
     """Whether the static search is part of the run."""
 
+    def all(self) -> list[Stage]:
+        """Every stage, part of `run` or not."""
+        return list({"search-static": self.static_search, **self.in_order()}.values())
+
     def in_order(self) -> dict[str, Stage]:
         """The stages of `run` by the name under which their seconds are reported."""
         search = {"search-static": self.static_search} if self.searches_static else {}
@@ -102,15 +106,14 @@ class Run:
         if self.base is None:
             return RunFolder(self.output_dir)
         alone, theirs = replace(self, base=None).stages, self.base.stages
-        there = {stage.fingerprint for stage in (*theirs.in_order().values(), theirs.static_search)}
+        there = {stage.fingerprint: stage.folder for stage in theirs.all()}
         shared = {
-            stage.folder.relative_to(self.output_dir).as_posix()
-            for stage in (*alone.in_order().values(), alone.static_search)
+            stage.folder.relative_to(self.output_dir).as_posix(): there[stage.fingerprint]
+            for stage in alone.all()
             if stage.fingerprint in there
         }
-        return RunFolder(
-            self.output_dir, self.base.output_dir, frozenset({*shared, "features", "text"})
-        )
+        base = self.base.folder
+        return RunFolder(self.output_dir, {**shared, "features": base.features, "text": base.text})
 
     @cached_property
     def engine(self) -> AccelerateEngine:

@@ -1,6 +1,7 @@
 """Where everything of one run lies: the only place that knows the folder names."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -27,13 +28,11 @@ class RunFolder:
 
     Args:
         root: the output folder.
-        base: the output folder of the run that this one is a variant of.
-        shared: parts that lie in `base`, as they are named there.
+        shared: parts, as they are named above, that lie in another run's folder, and where.
     """
 
     root: Path
-    base: Path | None = None
-    shared: frozenset[str] = frozenset()
+    shared: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -119,6 +118,4 @@ class RunFolder:
         return self.root / "figures"
 
     def _part(self, name: str) -> Path:
-        if self.base is not None and name in self.shared:
-            return self.base / name
-        return self.root / name
+        return self.shared.get(name, self.root / name)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from natgen import NAT, DecodingPolicy, NoiseSource, StaticSchedule
@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from vqtok import Tokenizer
 
 from adanat.checkpoints import read_json
-from adanat.contestants import ADAPTIVE, ADAPTIVE_STATIC, STATIC, STATIC_TUNED, tuned_at
+from adanat.contestants import (
+    ADAPTIVE,
+    ADAPTIVE_STATIC,
+    STATIC,
+    STATIC_SEARCHED,
+    STATIC_TUNED,
+    tuned_at,
+)
 from adanat.errors import DataError, StageError
 from adanat.evaluation.sources import Item
 from adanat.generation import Generator, balanced_labels
@@ -139,8 +146,9 @@ def load_policy(
     Args:
         folder: The run.
         name: `static` (the published schedule, at any number of steps), `static_tuned` (the
-            winner of the search), `static_tuned_T8` (tuned at 8 steps), `adaptive` (policy seed
-            0), `adaptive_1` (seed 1), or `adaptive_static` (the average of seed 0).
+            winner of the grid), `static_tuned_T8` (tuned at 8 steps), `static_searched` (searched
+            without gradients), `adaptive` (policy seed 0), `adaptive_1` (seed 1), or
+            `adaptive_static` (the average of seed 0).
         num_steps: Steps of `static`, which needs them; the others have their own.
         device: Where a learned policy runs.
 
@@ -157,6 +165,8 @@ def load_policy(
         return default_point(num_steps).schedule()
     if name == STATIC_TUNED:
         return _searched(folder.schedule)["best"].schedule()
+    if name == STATIC_SEARCHED:
+        return StaticSchedule(torch.tensor(_results(folder.static_search)["values"]))
     if name.startswith(tuned_at(0)[:-1]):
         points = _searched(folder.more_steps)
         if name not in points:
@@ -166,7 +176,7 @@ def load_policy(
     if base != ADAPTIVE or not (seed in ("", "static") or seed.isdecimal()):
         raise ValueError(
             f"unknown policy {name!r}: give static, static_tuned, static_tuned_T8 (for 8 steps), "
-            "adaptive, adaptive_1 (for policy seed 1) or adaptive_static"
+            "static_searched, adaptive, adaptive_1 (for policy seed 1) or adaptive_static"
         )
     learned = load_model(
         GaussianPolicy.from_pretrained, folder.policy_model(int(seed) if seed.isdecimal() else 0)
@@ -181,14 +191,20 @@ def _frozen(model: Network, device: torch.device) -> Network:
 
 def _searched(folder: Path) -> dict[str, SchedulePoint]:
     """The schedules that a search stage found: `best`, or by the names of the step counts."""
-    path = folder / DONE_FILE
-    if not path.is_file():
-        raise StageError(f"{folder} is not finished: run that stage first")
-    results = read_json(path)["results"]
+    results = _results(folder)
     if "best" in results:
         return {"best": SchedulePoint(**results["best"])}
     points = [SchedulePoint(**point) for point in results["points"]]
     return {tuned_at(point.num_steps): point for point in points}
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    """What a finished stage left."""
+    path = folder / DONE_FILE
+    if not path.is_file():
+        raise StageError(f"{folder} is not finished: run that stage first")
+    results: dict[str, Any] = read_json(path)["results"]
+    return results
 
 
 class GeneratedSource:

@@ -35,8 +35,8 @@ class SourceEvaluation:
     num_reference: int | None = None
     """Real images used, the first ones. Default: all."""
     policy: str = "adaptive"
-    """Of a run folder: static, static_tuned, static_tuned_T8, adaptive, adaptive_1, or
-    adaptive_static."""
+    """Of a run folder: static, static_tuned, static_tuned_T8, static_searched, adaptive,
+    adaptive_1, or adaptive_static."""
     num_steps: int | None = None
     """Of a run folder: decoding steps of the policy static."""
     seeds: tuple[int, ...] = (0,)

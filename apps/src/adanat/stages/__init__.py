@@ -4,7 +4,7 @@ from adanat.stages.evaluate import evaluate
 from adanat.stages.prepare_data import prepare_data
 from adanat.stages.sample import sample
 from adanat.stages.search_schedule import search_more_steps, search_schedule
-from adanat.stages.search_static import search_static
+from adanat.stages.search_static import search_static, search_static_if_included
 from adanat.stages.tokenize import tokenize
 from adanat.stages.train_generator import train_generator
 from adanat.stages.train_policy import train_policies
@@ -18,6 +18,7 @@ __all__ = [
     "search_more_steps",
     "search_schedule",
     "search_static",
+    "search_static_if_included",
     "tokenize",
     "train_generator",
     "train_policies",

@@ -56,6 +56,12 @@ def search_static(run: Run) -> None:
         )
 
 
+def search_static_if_included(run: Run) -> None:
+    """`search_static` where it is part of the run."""
+    if run.recipe.static_search.included:
+        search_static(run)
+
+
 def _objective(run: Run) -> Callable[[Tensor], float]:
     """Frechet distance of a schedule's samples to validation images; the same noise for all."""
     judge = Judge(run)

@@ -129,7 +129,7 @@ class _Cycle:
             for name, value in self.adversary.learn(updates).items():
                 metrics[f"discriminator_{name}"] = value
         metrics["steps_used"] = rollout.outcome["num_steps"].float().mean().item()
-        return metrics | _chosen_means(self.policy.spec, rollout)
+        return metrics | chosen_means(self.policy.spec, rollout)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -219,7 +219,7 @@ def _networks(run: Run, nat: NAT) -> tuple[GaussianPolicy, PolicyNetwork]:
     return policy.to(run.device), network(1)
 
 
-def _chosen_means(spec: ActionSpec, rollout: Rollout) -> dict[str, float]:
+def chosen_means(spec: ActionSpec, rollout: Rollout) -> dict[str, float]:
     """Means over the episodes of the numbers that the policy chose, as `mask_ratio/0`."""
     smoothed = torch.zeros_like(rollout.raw_actions[0])
     means = []
