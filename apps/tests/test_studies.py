@@ -14,7 +14,6 @@ from adanat.studies.rewards import reward_variants
 from adanat.studies.scoring import gain, value
 from scipy import stats
 
-
 ACTIVE = np.array([[1, 1, 1, 1], [0, 0, 1, 1]])
 
 
