@@ -174,7 +174,8 @@ def test_a_network_of_wrong_width_is_refused():
 
 
 def test_a_saved_policy_is_the_same_policy(tmp_path):
-    policy = _policy(smoothing=0.6, learn_std=True)
+    policy = _policy(smoothing=0.6, learn_std=True, learn_offsets=True)
+    torch.nn.init.normal_(policy.offsets, generator=torch.Generator().manual_seed(1))
     policy.set_std(0.17)
     policy.fit_statistics(torch.rand(4, 3, 4))
     policy.save_pretrained(tmp_path)
@@ -184,7 +185,17 @@ def test_a_saved_policy_is_the_same_policy(tmp_path):
     assert torch.equal(again.mode(_observation()), policy.mode(_observation()))
     assert again.spec.to_config() == policy.spec.to_config()
     config = json.loads((tmp_path / "config.json").read_text())
-    assert set(config) == {"network", "spec", "std", "learn_std"}
+    assert set(config) == {"network", "spec", "std", "learn_std", "learn_offsets"}
+
+
+def test_offsets_move_the_steps_apart():
+    policy, plain = _policy(learn_offsets=True), _policy()
+    with torch.no_grad():
+        policy.offsets[1, 2] = 0.5
+    moved = policy.mode(_observation()) - plain.mode(_observation())
+    expected = torch.zeros(5, 4)
+    expected[_observation()["timestep"] == 1, 2] = 0.5
+    torch.testing.assert_close(moved, expected)
 
 
 def test_a_network_of_ones_own_is_handed_in_again(tmp_path):

@@ -161,9 +161,31 @@ def test_a_learned_std_shrinks_where_noise_only_costs(toys):
     assert history[-1]["reward_mean"] > -0.2
 
 
+def test_offsets_learn_what_is_the_same_for_all_samples_of_a_step(toys):
+    policy = GaussianPolicy(toys.Numbers(2, 0), toys.spec(), std=0.4, learn_offsets=True)
+    config = PPOConfig(learning_rate=1e-9, offset_learning_rate=0.05)  # the network stands still
+    trainer = PPOTrainer(policy, toys.Numbers(1, 7), config)
+    for _ in range(40):
+        trainer.update(trainer.collect(toys.Bandit(), 256))
+    # The best guesses are around 0.8 in the first step and -0.8 in the second.
+    observation = toys.Bandit().reset(torch.arange(4000))
+    means = [
+        policy.mode(observation | {"timestep": torch.full((4000,), step)})[:, 0].mean().item()
+        for step in (0, 1)
+    ]
+    assert means == pytest.approx([0.8, -0.8], abs=0.15)
+    assert torch.equal(policy.offsets[:, 1], torch.zeros(2))  # an inactive component
+
+
 def test_each_network_has_its_learning_rate(toys):
     trainer = _trainer(toys, value_learning_rate=0.3)
     assert [group["lr"] for group in trainer.optimizer.param_groups] == [1e-2, 0.3]
+    policy = GaussianPolicy(toys.Numbers(2, 0), toys.spec(), learn_offsets=True)
+    trainer = PPOTrainer(policy, toys.Numbers(1, 7), PPOConfig(offset_learning_rate=0.2))
+    groups = trainer.optimizer.param_groups
+    assert [group["lr"] for group in groups] == [1e-5, 1e-5, 0.2]
+    assert groups[2]["params"] == [policy.offsets]
+    assert sum(len(group["params"]) for group in groups[:2]) == 2 * len(groups[1]["params"])
 
 
 def test_what_is_not_finite_stops_the_update(toys):

@@ -289,6 +289,8 @@ class PolicyRecipe:
     """How much of the step before stays in a step's numbers, in [0, 1); AdaGen takes 0.8."""
     learn_std: bool = False
     """Whether each number's exploration is learned, on top of the schedule of `ppo`."""
+    learn_offsets: bool = False
+    """Whether each step has offsets of its own beside the network, at `ppo.offset_learning_rate`."""
     step_price: float = 0.0
     """Taken from the reward for each decoding step with tokens left to draw; 0: steps are free."""
     feature_dtype: Literal["float32", "bfloat16"] = "float32"

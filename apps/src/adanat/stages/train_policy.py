@@ -215,7 +215,12 @@ def _networks(run: Run, nat: NAT) -> tuple[GaussianPolicy, PolicyNetwork]:
     spec = decoding_spec(
         tuned_point(run).schedule().values, learned=recipe.learned, smoothing=recipe.smoothing
     )
-    policy = GaussianPolicy(network(spec.num_actions), spec, learn_std=recipe.learn_std)
+    policy = GaussianPolicy(
+        network(spec.num_actions),
+        spec,
+        learn_std=recipe.learn_std,
+        learn_offsets=recipe.learn_offsets,
+    )
     return policy.to(run.device), network(1)
 
 

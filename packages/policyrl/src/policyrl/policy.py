@@ -47,6 +47,10 @@ class GaussianPolicy(
         std: the standard deviation of every component.
         learn_std: give each component a factor on the standard deviation that is trained with the
             network; at first 1.
+        learn_offsets: add a trained number for each step and component to the network's means, at
+            first 0. A network that starts without telling the steps apart, as the published one
+            does, moves all steps together; offsets learn what is the same for every sample, step by
+            step, and leave the network what differs.
     """
 
     std: Tensor
@@ -56,7 +60,12 @@ class GaussianPolicy(
 
     # Annotations here must stay classes, not strings: the mixin picks its decoders by them.
     def __init__(
-        self, network: nn.Module, spec: ActionSpec, std: float = 0.6, learn_std: bool = False
+        self,
+        network: nn.Module,
+        spec: ActionSpec,
+        std: float = 0.6,
+        learn_std: bool = False,
+        learn_offsets: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -67,6 +76,7 @@ class GaussianPolicy(
         self.register_buffer("statistics_mean", torch.zeros(shape))
         self.register_buffer("statistics_std", torch.zeros(shape))
         self.log_std_factor = nn.Parameter(torch.zeros(spec.num_actions)) if learn_std else None
+        self.offsets = nn.Parameter(torch.zeros(shape)) if learn_offsets else None
         self.set_std(std)
 
     @property
@@ -106,7 +116,9 @@ class GaussianPolicy(
                 f"the network returned shape {tuple(mean.shape)}, "
                 f"must be (B, {self.spec.num_actions}) for the components {self.spec.names}"
             )
-        return mean.float()
+        if self.offsets is None:
+            return mean.float()
+        return mean.float() + self.offsets[observation["timestep"]]
 
     def log_prob_entropy(
         self, observation: Mapping[str, Tensor], raw: Tensor

@@ -18,6 +18,8 @@ class PPOConfig:
         learning_rate: of AdamW without weight decay, for the policy.
         value_learning_rate: for the value network; None: the same, as published. The rate of the
             policy is usually far too low for it: watch `explained_variance`.
+        offset_learning_rate: for the policy's offsets, if it has any, in raw action units a step;
+            None: the same as the policy's.
         clip_range: epsilon, how far the probability ratio may leave 1.
         update_epochs: passes over the buffer an update.
         num_minibatches: optimizer steps a pass; 1: the whole buffer at once.
@@ -40,6 +42,7 @@ class PPOConfig:
 
     learning_rate: float = 1e-5
     value_learning_rate: float | None = None
+    offset_learning_rate: float | None = None
     clip_range: float = 0.2
     update_epochs: int = 5
     num_minibatches: int = 1
@@ -59,6 +62,7 @@ class PPOConfig:
         for name in (
             "learning_rate",
             "value_learning_rate",
+            "offset_learning_rate",
             "clip_range",
             "value_clip_range",
             "max_grad_norm",

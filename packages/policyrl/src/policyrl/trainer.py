@@ -50,12 +50,11 @@ class PPOTrainer:
         self.num_updates = 0
         self.num_episodes = 0
         self._generator = torch.Generator().manual_seed(seed)
-        value_rate = config.value_learning_rate or config.learning_rate
-        groups: list[dict[str, Any]] = [
-            {"params": list(policy.parameters())},
-            {"params": list(value_network.parameters()), "lr": value_rate},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(policy, value_network, config),
+            lr=config.learning_rate,
+            weight_decay=0.0,
+        )
 
     def collect(
         self,
@@ -252,3 +251,19 @@ class PPOTrainer:
         self._generator.set_state(state["generator"].cpu())
         self.num_updates = state["num_updates"]
         self.num_episodes = state["num_episodes"]
+
+
+def _parameter_groups(
+    policy: GaussianPolicy, value_network: nn.Module, config: PPOConfig
+) -> list[dict[str, Any]]:
+    """The parameters by learning rate; those without one of their own come first."""
+    others = [parameter for parameter in policy.parameters() if parameter is not policy.offsets]
+    value_rate = config.value_learning_rate or config.learning_rate
+    groups: list[dict[str, Any]] = [
+        {"params": others},
+        {"params": list(value_network.parameters()), "lr": value_rate},
+    ]
+    if policy.offsets is not None:
+        offset_rate = config.offset_learning_rate or config.learning_rate
+        groups.append({"params": [policy.offsets], "lr": offset_rate})
+    return groups
