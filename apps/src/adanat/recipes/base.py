@@ -290,7 +290,7 @@ class PolicyRecipe:
     learn_std: bool = False
     """Whether each number's exploration is learned, on top of the schedule of `ppo`."""
     learn_offsets: bool = False
-    """Whether each step has offsets of its own beside the network, at `ppo.offset_learning_rate`."""
+    """Whether each step has offsets beside the network, learned at `ppo.offset_learning_rate`."""
     step_price: float = 0.0
     """Taken from the reward for each decoding step with tokens left to draw; 0: steps are free."""
     feature_dtype: Literal["float32", "bfloat16"] = "float32"
