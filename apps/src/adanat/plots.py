@@ -149,13 +149,17 @@ def training_figure(training: TrainingFigure) -> Figure:
 
 
 def training_panels(trainings: Sequence[TrainingFigure]) -> Figure:
-    """Draw several figures of the same series side by side, with one legend."""
+    """Draw several figures side by side, with one legend.
+
+    Their series are the same in the same order; the last ones may be missing in some.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.2 * len(trainings), 2.9), layout="constrained")
         panels = figure.subplots(1, len(trainings), squeeze=False)[0]
         for axes, training in zip(panels, trainings, strict=True):
             _draw_training(axes, training)
-        _legend_below(figure, panels[0], len(trainings[0].series))
+        fullest = max(range(len(trainings)), key=lambda i: len(trainings[i].series))
+        _legend_below(figure, panels[fullest], len(trainings[fullest].series))
     return figure
 
 

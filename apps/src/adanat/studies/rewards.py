@@ -83,9 +83,10 @@ def study_rewards(run: Run, *, diversity_weight: float = 0.5) -> Path:
             f"# Rewards on {run.recipe.data.source}",
             "Policies trained for each reward on the same transformer. *Own reward* is what the "
             "policy was paid, as a change since its first cycle in units of the spread over "
-            "images there; an adversarial one has a moving opponent. The other columns are "
+            "images there; an adversarial one has a moving opponent, and "
+            "a mixture, standardised over each batch, has no such figure. The other columns are "
             "measured on test images with features that no policy was trained on, at the end of "
-            "training: change is against the tuned schedule, where all policies begin.",
+            "training: gain and loss are against the tuned schedule, where all policies begin.",
             pages.table(*_rows_of(summary, rows)),
             "*Gamed*: the own reward rose while the distance or the recall got worse by more than "
             "its interval.",
@@ -137,6 +138,8 @@ def _curves(run: Run) -> Curves:
     logs = [read_metrics(run.folder.policy(seed)) for seed in run.recipe.policy.seeds]
     found = {}
     for key in _CURVES.values():
+        if key == "own_reward" and run.recipe.reward.diversity_weight:
+            continue  # a mixture is standardised over each batch: its mean never moves
         of_seeds = [_own_reward(log) if key == "own_reward" else _column(log, key) for log in logs]
         steps = sorted(of_seeds[0])
         found[key] = {
@@ -163,12 +166,11 @@ def _own_reward(log: Sequence[Mapping[str, Any]]) -> dict[int, float]:
 
 def _summary(run: Run, rows: Rows, curves: Curves) -> dict[str, Any]:
     last, chosen = names_of_seeds(_LAST, run), names_of_seeds(ADAPTIVE, run)
-    own = curves["own_reward"]["values"]
+    own = curves["own_reward"]["values"][-1] if "own_reward" in curves else None
     closer = gain(rows, [STATIC_TUNED], last, DISTANCE)
     forgotten = gain(rows, [STATIC_TUNED], last, _RECALL)
-    rose = own[-1] > 0
     return {
-        "own_reward_change": own[-1],
+        "own_reward_change": own,
         "last": {
             key: value(rows, last, key)
             for key in (DISTANCE, _PRECISION, _RECALL, f"{CLASSIFIER}_fd")
@@ -176,7 +178,9 @@ def _summary(run: Run, rows: Rows, curves: Curves) -> dict[str, Any]:
         "chosen_distance": value(rows, chosen, DISTANCE),
         "distance_gain": closer,
         "recall_loss": forgotten,
-        "gamed": rose and (_surely_negative(closer) or _surely_positive(forgotten)),
+        "gamed": None
+        if own is None
+        else own > 0 and (_surely_negative(closer) or _surely_positive(forgotten)),
     }
 
 
@@ -203,15 +207,16 @@ def _rows_of(
     ]
     lines = [["tuned schedule", "-", *tuned, "-", "-", "-", "-"]]
     for name, found in summary.items():
+        own = found["own_reward_change"]
         lines.append(
             [
                 name,
-                f"{found['own_reward_change']:+.2f}",
+                "-" if own is None else f"{own:+.2f}",
                 *(pages.cell(found["last"][k], d) for k, d in zip(scores, digits, strict=True)),
                 pages.cell(found["distance_gain"], 2),
                 pages.cell(found["recall_loss"], 3),
                 pages.cell(found["chosen_distance"], 2),
-                "yes" if found["gamed"] else "no",
+                {None: "-", True: "yes", False: "no"}[found["gamed"]],
             ]
         )
     return header, lines
@@ -233,6 +238,7 @@ def _draw(
                     values=np.array(found[key]["values"]),
                 )
                 for name, found in curves.items()
+                if key in found
             ),
             x_label="cycle",
         )
