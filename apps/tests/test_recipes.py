@@ -29,8 +29,8 @@ def test_averaged_weights_forget_the_random_ones(name: str) -> None:
 
 
 def test_unknown_recipe_names_the_known_ones() -> None:
-    with pytest.raises(AdanatError, match=r"no recipe 'in256'.*digits"):
-        get_recipe("in256")
+    with pytest.raises(AdanatError, match=r"no recipe 'in-256'.*digits"):
+        get_recipe("in-256")
 
 
 def test_image_sizes_must_agree() -> None:
