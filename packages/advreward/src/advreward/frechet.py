@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +58,7 @@ class GaussianStatistics:
         """Returns the ``count`` directions of largest variance, orthonormal columns (D, count)."""
         if not 1 <= count <= len(self.mean):
             raise ValueError(f"count must be in [1, {len(self.mean)}], got {count}")
-        _, vectors = torch.linalg.eigh(self.covariance)
+        _, vectors = _eigh(self.covariance)
         largest: Tensor = vectors.flip(1)[:, :count]
         return largest
 
@@ -153,8 +154,21 @@ def frechet_reference(
 
 def _matrix_power(matrix: Tensor, exponent: float) -> Tensor:
     """A power of a symmetric positive matrix, of its pseudo-inverse where the power is negative."""
-    values, vectors = torch.linalg.eigh(matrix)
+    values, vectors = _eigh(matrix)
     floor = values[-1].clamp_min(0.0) * len(values) * torch.finfo(values.dtype).eps
     powers = torch.where(values > floor, values.clamp_min(floor), 1.0).pow(exponent)
     result: Tensor = (vectors * powers.where(values > floor, 0.0)) @ vectors.T
     return result
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, rising, and eigenvectors of a symmetric matrix, however rank-deficient.
+
+    On the CPU by NumPy: PyTorch's routine (of MKL, on several threads) fails to converge for
+    covariances of fewer vectors than dimensions.
+    """
+    if matrix.device.type != "cpu":
+        values, vectors = torch.linalg.eigh(matrix)
+        return values, vectors
+    found = np.linalg.eigh(matrix.numpy())
+    return torch.from_numpy(found.eigenvalues), torch.from_numpy(found.eigenvectors)
