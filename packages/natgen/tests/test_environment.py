@@ -42,6 +42,24 @@ def test_episodes_equal_generate(class_model):
     assert torch.equal(outcome["labels"], labels_of(episodes))
 
 
+def test_an_episode_ends_when_nothing_is_masked(class_model):
+    """Episode 1 reveals all at once; whatever follows leaves its image as it is."""
+    environment = make(class_model)
+    environment.reset(torch.arange(2))
+    ends, tokens = [], []
+    for t in range(4):
+        action = published(4)(torch.zeros(2, 1, 1), t)
+        ratio = torch.tensor([0.5, 0.0 if t == 0 else 0.9])
+        _, _, terminated = environment.step({**action, "mask_ratio": ratio})
+        ends.append(terminated.tolist())
+        tokens.append(environment._started()[0].tokens[1])
+    assert ends == [[False, True]] * 3 + [[True, True]]
+    assert all(torch.equal(tokens[0], later) for later in tokens[1:])
+    outcome = environment.outcome()
+    assert torch.equal(outcome["tokens"][1].flatten(), tokens[0])
+    assert outcome["num_steps"].tolist() == [4, 1]
+
+
 def test_observations_can_train_a_network(class_model):
     features = make(class_model).reset(torch.arange(3))["features"]
     layer = torch.nn.Linear(16, 1)

@@ -138,7 +138,7 @@ def test_normalised_advantages_use_all_processes():
             values[:, half],
             valid[:, half],
             normalize_advantages=True,
-            gather=lambda _: raw[valid],
+            gather=lambda part: (valid if part.dtype == torch.bool else raw).flatten(),
         )
         torch.testing.assert_close(part.advantages, whole[:, half])
 

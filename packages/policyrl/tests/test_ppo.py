@@ -51,6 +51,20 @@ def test_the_clipped_surrogate(ratio, advantage, expected, has_gradient):
     assert parts.clip_fraction.item() == float(abs(ratio - 1) > 0.2)
 
 
+def test_a_weight_of_zero_leaves_a_decision_out():
+    numbers = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    names = ("log_probs", "old_log_probs", "advantages", "values", "returns")
+    some = torch.tensor([1, 0, 1, 1, 0, 1], dtype=torch.bool)
+    options = {"vf_coef": 0.5, "ent_coef": 0.1}
+    weighted = _loss(
+        **dict(zip(names, numbers, strict=True)), entropy=numbers[0], **options, weights=some / 4
+    )
+    chosen = numbers[:, some]
+    alone = _loss(**dict(zip(names, chosen, strict=True)), entropy=chosen[0], **options)
+    for ours, expected in zip(weighted, alone, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
 def test_approx_kl_estimates_the_kl_divergence():
     old, new = Normal(0.0, 1.0), Normal(0.3, 1.0)
     torch.manual_seed(0)

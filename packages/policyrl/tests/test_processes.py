@@ -48,9 +48,15 @@ class Engine(LocalEngine):
 
 
 class Target:
-    """Two steps; the reward is highest where `x` meets a number of the episode's own."""
+    """Two steps; the reward is highest where `x` meets a number of the episode's own.
+
+    If `early` is set, of twelve episodes the second six end with their first step, all but one.
+    """
 
     num_steps = 2
+
+    def __init__(self, early):
+        self.early = early
 
     def _observe(self):
         number = torch.sin(self.episodes.float() + self.t)
@@ -63,7 +69,8 @@ class Target:
     def step(self, action):
         reward = -(action["x"] - torch.sin(self.episodes.float() + self.t)).square()
         self.t += 1
-        return self._observe(), reward, torch.full_like(self.episodes, self.t) == 2
+        ends_early = self.early & (self.episodes % EPISODES > EPISODES // 2)
+        return self._observe(), reward, ends_early | (self.t == 2)
 
     def outcome(self):
         return {"episodes": self.episodes}
@@ -75,7 +82,7 @@ class Linear(torch.nn.Linear):
         return super().forward(numbers)
 
 
-def _train(distributed):
+def _train(distributed, early):
     torch.manual_seed(0)
     policy, critic = _policy(), Linear(2, 1)
     parameters = [*policy.parameters(), *critic.parameters()]
@@ -83,7 +90,7 @@ def _train(distributed):
     trainer = PPOTrainer(policy, critic, CONFIG, engine, seed=5)
     episodes, metrics, gradients = [], [], []
     for _ in range(2):
-        rollout = trainer.collect(Target(), EPISODES, batch_size=5)
+        rollout = trainer.collect(Target(early), EPISODES, batch_size=5)
         episodes.append(rollout.outcome["episodes"].tolist())
         metrics.append(trainer.update(rollout))
         gradients.append(torch.cat([p.grad.flatten() for p in parameters]))
@@ -101,20 +108,21 @@ def _policy():
     return GaussianPolicy(Linear(2, 1), spec, learn_std=True)
 
 
-def _worker(rank, folder):
+def _worker(rank, folder, early):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     uneven = PPOTrainer(_policy(), Linear(2, 1), CONFIG, Engine([]))
     with pytest.raises(ValueError, match=r"num_episodes is 3, .* processes \(2\)"):
-        uneven.collect(Target(), 3)
-    torch.save(_train(distributed=True), f"{folder}/{rank}.pt")
+        uneven.collect(Target(early), 3)
+    torch.save(_train(True, early), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_processes_train_as_one(tmp_path):
-    whole = _train(distributed=False)
+@pytest.mark.parametrize("early", [False, True])
+def test_two_processes_train_as_one(tmp_path, early):
+    whole = _train(False, early)
     # Forked, so that nothing is imported again; one thread each, which forking asks for.
-    mp.start_processes(_worker, (str(tmp_path),), nprocs=2, start_method="fork")
+    mp.start_processes(_worker, (str(tmp_path), early), nprocs=2, start_method="fork")
     halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for update in range(2):
         joined = [number for half in halves for number in half["episodes"][update]]

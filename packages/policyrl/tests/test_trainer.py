@@ -235,26 +235,32 @@ def test_everything_goes_through_the_engine(toys):
     assert engine.contexts == 1 + 4
 
 
-def test_processes_with_unequal_numbers_of_decisions_are_refused(toys):
+def test_processes_with_unequal_numbers_of_episodes_are_refused(toys):
     class Uneven(LocalEngine):
         gathers = 0
 
         def gather(self, tensor):
             self.gathers += 1
-            return torch.cat([tensor, tensor + torch.tensor([[1, 0]])])
+            return torch.cat([tensor, tensor + 1])
 
     engine = Uneven()
     trainer = _trainer(toys, engine=engine)
-    with pytest.raises(ValueError, match=r"hold \[16, 17\] decisions of \[8, 8\] episodes"):
+    with pytest.raises(ValueError, match=r"hold \[16, 17\] decisions of \[8, 9\] episodes"):
         trainer.update(trainer.collect(toys.Bandit(), 8))
     assert engine.gathers == 1  # with real processes the next one would never return
 
 
-def test_too_few_decisions_of_any_process_are_refused_by_all(toys):
-    class Larger(LocalEngine):
-        def gather(self, tensor):
-            return torch.cat([tensor, tensor.new_tensor([[2, 1]])])
-
-    trainer = _trainer(toys, engine=Larger(), num_minibatches=4)
-    with pytest.raises(ValueError, match=r"hold \[16, 2\] decisions .*num_minibatches \(4\)"):
-        trainer.update(trainer.collect(toys.Bandit(), 8))
+def test_what_follows_an_episodes_end_is_not_learned_from(toys):
+    trainers = [_trainer(toys, update_epochs=1) for _ in range(2)]
+    rollout = trainers[0].collect(toys.Bandit(early=True), 24)
+    assert not rollout.valid.all()
+    behind = torch.where(rollout.valid, 0.0, 1e3)
+    altered = rollout._replace(
+        raw_actions=rollout.raw_actions + behind[..., None],
+        values=rollout.values + behind,
+        log_probs=rollout.log_probs + behind,
+    )
+    metrics = [t.update(r) for t, r in zip(trainers, (rollout, altered), strict=True)]
+    assert metrics[0] == metrics[1]
+    ours, other = (t.policy.network.state_dict() for t in trainers)
+    assert all(torch.equal(ours[name], other[name]) for name in ours)

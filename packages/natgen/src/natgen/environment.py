@@ -86,8 +86,10 @@ class DecodingEnvironment:
             action: activated values, (B,) by the names of `COMPONENTS`.
 
         Returns:
-            The observation, the reward (B,) of zeros, and whether the episodes have ended (B,)
-            bool. The last step is followed by no network pass: it repeats its observation.
+            The observation, the reward (B,) of zeros, and whether each episode has ended (B,) bool:
+            with the last step, or before it where nothing is masked any more, since what follows
+            then changes nothing. The last step is followed by no network pass: it repeats its
+            observation.
 
         Raises:
             RuntimeError: before `reset`, or after the last step.
@@ -111,7 +113,7 @@ class DecodingEnvironment:
         self._current = state, None if ends else observation
         view = self._view(observation, min(state.timestep, self._num_steps - 1))
         reward = torch.zeros(len(state.tokens), device=state.tokens.device)
-        return view, reward, torch.full_like(reward, ends, dtype=torch.bool)
+        return view, reward, (state.tokens != self._model.mask_token_id).all(dim=1)
 
     def outcome(self) -> dict[str, Tensor]:
         """The finished images.

@@ -33,7 +33,8 @@ class ActionSpec(nn.Module):
 
     Args:
         components: the A components, in the order of the raw action's columns.
-        prior: (T, A) activated values that a raw action of zero gives.
+        prior: (T, A) activated values that a raw action of zero gives, to the last bit; where they
+            lie inside a component's dead zone, 0.
         active: (T, A) bool, default all True. An entry that is not active always gives its prior,
             and is left out of log-probability and entropy.
         smoothing: s of AdaGen's action smoothing, in [0, 1); 0: none, AdaGen takes 0.8.
@@ -88,7 +89,9 @@ class ActionSpec(nn.Module):
                 f"it reaches only values inside {component.range} by {component.squash!r}; "
                 "move it inside, make the entry inactive, or give the component a dead zone"
             )
-        self.register_buffer("prior", prior.clone(), persistent=False)
+        dead_zones = torch.tensor([component.dead_zone for component in self.components])
+        off = active & (prior < dead_zones.to(prior))
+        self.register_buffer("prior", torch.where(off, 0.0, prior), persistent=False)
         self.register_buffer("active", active.clone(), persistent=False)
         self.register_buffer("offset", torch.where(active, offset, 0.0).float(), persistent=False)
 
@@ -132,12 +135,11 @@ class ActionSpec(nn.Module):
             raise ValueError(f"raw has shape {tuple(raw.shape)}, must be (B, {self.num_actions})")
         self._check_timestep(timestep)
         shifted = raw.float() + self.offset[timestep]
-        active = self.active[timestep].expand_as(shifted)
+        # A raw zero is the prior itself: the way through the squashing and back may round.
+        moved = self.active[timestep] & (raw != 0)
         prior = self.prior[timestep].expand_as(shifted)
         return {
-            component.name: torch.where(
-                active[:, i], component.activate(shifted[:, i]), prior[:, i]
-            )
+            component.name: torch.where(moved[:, i], component.activate(shifted[:, i]), prior[:, i])
             for i, component in enumerate(self.components)
         }
 

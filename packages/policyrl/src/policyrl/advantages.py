@@ -53,9 +53,16 @@ class Targets(NamedTuple):
     returns: Tensor  # what the value network is to predict
 
 
-def _moments(values: Tensor, gather: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean, and standard deviation plus epsilon, over all processes."""
-    everything = gather(values)
+def gather_valid(values: Tensor, valid: Tensor, gather: Callable[[Tensor], Tensor]) -> Tensor:
+    """The valid entries of all processes, (n,): of values (T, B), T and B the same everywhere."""
+    return gather(values.flatten())[gather(valid.flatten())]
+
+
+def _moments(
+    values: Tensor, valid: Tensor, gather: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Mean, and standard deviation plus epsilon, of the valid entries of all processes."""
+    everything = gather_valid(values, valid, gather)
     if len(everything) < 2:
         raise ValueError(f"normalisation needs at least 2 decisions, there are {len(everything)}")
     return everything.mean(), everything.std() + _EPSILON
@@ -93,12 +100,12 @@ def compute_targets(
     rewards, values = rewards.double(), values.double()
     shift, scale = torch.zeros_like(rewards[0, 0]), torch.ones_like(rewards[0, 0])
     if normalize_returns:
-        shift, scale = _moments(returns_to_go(rewards, valid, gamma)[valid], gather)
+        shift, scale = _moments(returns_to_go(rewards, valid, gamma), valid, gather)
     raw = generalized_advantages(rewards, shift + scale * values, valid, gamma, gae_lambda)
     advantages = raw / scale
     returns = torch.where(valid, advantages + values, 0.0)
     if normalize_advantages:
-        mean, std = _moments(advantages[valid], gather)
+        mean, std = _moments(advantages, valid, gather)
         advantages = torch.where(valid, (advantages - mean) / std, 0.0)
     return Targets(advantages=advantages.float(), returns=returns.float())
 

@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import NamedTuple, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -134,11 +133,13 @@ def ppo_loss(
     clip_range: float,
     vf_coef: float,
     ent_coef: float,
+    weights: Tensor | None = None,
 ) -> PPOLoss:
     """Clipped surrogate, squared value error and entropy bonus (arXiv 1707.06347 eq. 7 and 9).
 
-    Every part is a mean over the n decisions, so the loss of a batch is the average of its chunks'
-    weighted by their sizes. For clipped values see `clip_values`.
+    Every part is a mean over the n decisions, or their sum by weight. So the loss of a batch is the
+    sum of its chunks' if the weights are a mean's of the batch. For clipped values see
+    `clip_values`.
 
     Args:
         log_probs: (n,) of the actions taken, under the current policy.
@@ -150,18 +151,23 @@ def ppo_loss(
         clip_range: epsilon.
         vf_coef: weight of the value error.
         ent_coef: weight of the entropy.
+        weights: (n,) of the decisions; None: 1 / n each.
     """
+
+    def mean(terms: Tensor) -> Tensor:
+        return terms.mean() if weights is None else (weights * terms).sum()
+
     log_ratio = log_probs - old_log_probs
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-    policy_loss = -torch.min(ratio * advantages, clipped * advantages).mean()
-    value_loss = F.mse_loss(values, returns)
-    mean_entropy = entropy.mean()
+    policy_loss = -mean(torch.min(ratio * advantages, clipped * advantages))
+    value_loss = mean((values - returns).square())
+    mean_entropy = mean(entropy)
     loss = policy_loss + vf_coef * value_loss - ent_coef * mean_entropy
     with torch.no_grad():
         # k3 = (r - 1) - log r: unbiased, never negative (joschu.net/blog/kl-approx.html).
-        approx_kl = (torch.expm1(log_ratio) - log_ratio).mean()
-        clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
+        approx_kl = mean(torch.expm1(log_ratio) - log_ratio)
+        clip_fraction = mean(((ratio - 1).abs() > clip_range).float())
     return PPOLoss(
         loss=loss,
         policy_loss=policy_loss.detach(),

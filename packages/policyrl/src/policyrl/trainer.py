@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from policyrl.advantages import Targets, compute_targets, explained_variance
+from policyrl.advantages import Targets, compute_targets, explained_variance, gather_valid
 from policyrl.engine import LocalEngine
 from policyrl.policy import GaussianPolicy
 from policyrl.ppo import PPOConfig, PPOLoss, clip_values, ppo_loss
@@ -23,8 +23,9 @@ class PPOTrainer:
 
     Several processes each have a trainer with the same weights, config and seed, and an engine that
     joins them. They share the episodes of an update in equal blocks; noise belongs to the episode,
-    and normalisation sees all of them. So with one minibatch a pass they take the steps that one
-    process would take, and any of their states resumes all of them.
+    normalisation sees all of them, and each decision before its episode's end weighs the same. So
+    with one minibatch a pass they take the steps that one process would take, and any of their
+    states resumes all of them.
 
     Args:
         policy: the actor; trained in place.
@@ -128,22 +129,11 @@ class PPOTrainer:
         Raises:
             FloatingPointError: on a gradient norm that is not finite; that optimizer step is not
                 taken.
-            ValueError: where processes hold unequal numbers of decisions or of episodes.
+            ValueError: where processes hold unequal numbers of episodes, or all of them fewer
+                decisions than there are minibatches.
         """
         config, gather = self.config, self.engine.gather
-        valid = rollout.valid.flatten().nonzero().squeeze(1)
-        # Ahead of all other gathers, which would wait forever for numbers that do not come.
-        sizes = torch.tensor([[len(valid), rollout.valid.shape[1]]], device=valid.device)
-        decisions, episodes = gather(sizes).T.tolist()
-        if (
-            min(decisions) != max(decisions)
-            or min(episodes) != max(episodes)
-            or min(decisions) < config.num_minibatches
-        ):
-            raise ValueError(
-                f"the processes hold {decisions} decisions of {episodes} episodes, must be equal "
-                f"and at least num_minibatches ({config.num_minibatches}) decisions"
-            )
+        decisions, counts = self._decisions(rollout.valid)
         targets = compute_targets(
             rollout.rewards,
             rollout.values,
@@ -160,8 +150,8 @@ class PPOTrainer:
         while epochs < config.update_epochs and not stop:
             epochs += 1
             history: list[dict[str, float]] = []
-            for minibatch in self._minibatches(valid):
-                metrics = self._backward(rollout, targets, minibatch)
+            for chosen in self._minibatches(decisions):
+                metrics = self._backward(rollout, targets, decisions[chosen], counts[chosen])
                 stop = (
                     config.target_kl is not None and metrics["approx_kl"] > 1.5 * config.target_kl
                 )
@@ -173,7 +163,8 @@ class PPOTrainer:
         self.num_updates += 1
         rewards = gather(rollout.episode_rewards)
         means["explained_variance"] = explained_variance(
-            gather(rollout.values[rollout.valid]), gather(targets.returns[rollout.valid])
+            gather_valid(rollout.values, rollout.valid, gather),
+            gather_valid(targets.returns, rollout.valid, gather),
         )
         means["reward_mean"] = rewards.mean().item()
         means["reward_std"] = rewards.std(correction=0).item()
@@ -181,18 +172,46 @@ class PPOTrainer:
         means["epochs"] = float(epochs)
         return means
 
-    def _minibatches(self, indices: Tensor) -> Iterator[Tensor]:
-        if self.config.num_minibatches == 1:
-            yield indices
-            return
-        order = torch.randperm(len(indices), generator=self._generator).to(indices.device)
-        yield from indices[order].tensor_split(self.config.num_minibatches)
+    def _decisions(self, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Decisions to learn from, (n,) int64, and whether each counts, (n,) bool.
 
-    def _backward(self, rollout: Rollout, targets: Targets, indices: Tensor) -> dict[str, float]:
+        Episodes that end early leave the processes with different numbers of decisions, but a
+        backward pass waits for all of them. So n is the largest of these numbers; a process with
+        fewer repeats one, which does not count.
+        """
+        decisions = valid.flatten().nonzero().squeeze(1)
+        # Ahead of all other gathers, which would wait forever for numbers that do not come.
+        sizes = torch.tensor([[len(decisions), valid.shape[1]]], device=valid.device)
+        held, episodes = self.engine.gather(sizes).T.tolist()
+        if min(episodes) != max(episodes) or max(held) < self.config.num_minibatches:
+            raise ValueError(
+                f"the processes hold {held} decisions of {episodes} episodes, must be equally many "
+                f"episodes and at least num_minibatches ({self.config.num_minibatches}) decisions"
+            )
+        repeated = decisions[:1].expand(max(held) - len(decisions))
+        counts = torch.arange(max(held), device=valid.device) < len(decisions)
+        return torch.cat([decisions, repeated]), counts
+
+    def _minibatches(self, decisions: Tensor) -> Iterator[Tensor]:
+        """Positions in the decisions, minibatch by minibatch."""
+        count = len(decisions)
+        if self.config.num_minibatches == 1:
+            yield torch.arange(count, device=decisions.device)
+            return
+        order = torch.randperm(count, generator=self._generator).to(decisions.device)
+        yield from order.tensor_split(self.config.num_minibatches)
+
+    def _backward(
+        self, rollout: Rollout, targets: Targets, decisions: Tensor, counts: Tensor
+    ) -> dict[str, float]:
         """Accumulate the gradients of one minibatch, chunk by chunk; returns the loss parts."""
         self.optimizer.zero_grad(set_to_none=True)
-        sums = torch.zeros(len(PPOLoss._fields), device=indices.device)
-        for chunk in torch.split(indices, self.config.chunk_size or len(indices)):
+        # The engine takes the mean over the processes: with these weights, that of all decisions.
+        of_processes = self.engine.gather(counts.sum()[None])
+        weights = counts * (len(of_processes) / of_processes.sum().clamp_min(1))
+        sums = torch.zeros(len(PPOLoss._fields), device=decisions.device)
+        size = self.config.chunk_size or len(decisions)
+        for chunk, chunk_weights in zip(decisions.split(size), weights.split(size), strict=True):
             observation = rollout.observation(chunk)
             with self.engine.autocast():
                 log_probs, entropy = self.policy.log_prob_entropy(
@@ -211,10 +230,10 @@ class PPOTrainer:
                 clip_range=self.config.clip_range,
                 vf_coef=self.config.vf_coef,
                 ent_coef=self.config.ent_coef,
+                weights=chunk_weights,
             )
-            share = len(chunk) / len(indices)
-            self.engine.backward(parts.loss * share)
-            sums += torch.stack([part.detach() for part in parts]) * share
+            self.engine.backward(parts.loss)
+            sums += torch.stack([part.detach() for part in parts])
         means = self.engine.gather(sums[None]).mean(dim=0)
         return dict(zip(PPOLoss._fields, means.tolist(), strict=True))
 
