@@ -125,6 +125,8 @@ def kernel_distance(
 ) -> float:
     """Unbiased kernel distance (KID) by clean-fid: cubic polynomial kernel, mean over subsets.
 
+    A subset has as many vectors of each side as the smaller side has, at most `max_subset_size`.
+
     clean-fid draws the subsets from numpy's global generator; it is seeded here for the call and
     put back afterwards.
 
@@ -139,6 +141,8 @@ def kernel_distance(
         The squared maximum mean discrepancy; about 0, also below, for sets of the same kind.
     """
     check_pair(generated, reference)
+    if len(generated) == len(reference) <= max_subset_size:
+        num_subsets = 1  # every subset is the whole set
     with _numpy_global_seed(seed):
         return float(
             cleanfid_kernel_distance(
