@@ -39,6 +39,15 @@ def searched_schedule(run: Run) -> StaticSchedule:
     return StaticSchedule(torch.tensor(run.stages.static_search.results()["values"]))
 
 
+def same_schedule(one: DecodingPolicy, other: DecodingPolicy) -> bool:
+    """Whether both are schedules of equal numbers, and so draw the same images."""
+    return (
+        isinstance(one, StaticSchedule)
+        and isinstance(other, StaticSchedule)
+        and torch.equal(one.values, other.values)
+    )
+
+
 def tuned_at(num_steps: int) -> str:
     """Name of the tuned schedule's entry at a larger number of steps."""
     return f"{STATIC_TUNED}_T{num_steps}"

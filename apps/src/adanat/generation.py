@@ -82,7 +82,6 @@ class Generator:
         seed: int,
         num_samples: int,
         start: int = 0,
-        record: bool = False,
     ) -> Iterator[Batch]:
         """Yield the pictures of sample indices `start` to `start + num_samples - 1` in order.
 
@@ -91,41 +90,44 @@ class Generator:
             seed: key of the noise.
             num_samples: how many images in all.
             start: first sample index.
-            record: keep every decoding step in `Batch.generation.steps`.
         """
-        if isinstance(policy, GaussianPolicy):  # alone it forgets what action smoothing needs
-            policy = PolicySession(policy)
-        noise = NoiseSource(seed)
+        policy, noise = _decoding(policy), NoiseSource(seed)
         end = start + num_samples
         spans = [(a, min(a + self.batch_size, end)) for a in range(start, end, self.batch_size)]
-        engine = None if record else self.engine  # records are too many to send around
+        engine = self.engine
         width = engine.num_processes if engine is not None else 1
         for first in range(0, len(spans), width):
             batches = spans[first : first + width]
             began = time.perf_counter()
             if engine is None or width == 1:
-                drawn = [self._draw(policy, batches[0], noise, record=record)]
+                drawn = [self._draw(policy, batches[0], noise)]
             else:
                 # Whoever finds no batch left draws the last one, too: all have something to send.
                 own = batches[min(engine.process_index, len(batches) - 1)]
-                drawn = self._shared(engine, self._draw(policy, own, noise, record=False), batches)
+                drawn = self._shared(engine, self._draw(policy, own, noise), batches)
             seconds = time.perf_counter() - began
             for batch in drawn:
                 images = len(batch.images)
                 self.cost.add(images, seconds / len(drawn), batch.generation.num_passes)
                 yield batch
 
-    def _draw(
-        self, policy: DecodingPolicy, span: tuple[int, int], noise: NoiseSource, *, record: bool
-    ) -> Batch:
-        device = next(self.nat.parameters()).device
-        indices = torch.arange(*span, device=device)
+    def _draw(self, policy: DecodingPolicy, span: tuple[int, int], noise: NoiseSource) -> Batch:
+        indices = torch.arange(*span, device=self._device)
+        generation = self._generate(policy, indices, noise)
+        images = to_uint8(self.decode(generation.tokens)).cpu()  # waits for the device
+        return Batch(images, self.label_plan(indices).cpu(), generation)
+
+    def _generate(
+        self, policy: DecodingPolicy, indices: Tensor, noise: NoiseSource, *, record: bool = False
+    ) -> Generation:
         labels = self.label_plan(indices)
-        generation = generate(
+        return generate(
             self.nat, policy, labels, sample_indices=indices, noise=noise, record=record
         )
-        images = to_uint8(self.decode(generation.tokens)).cpu()  # waits for the device
-        return Batch(images, labels.cpu(), generation)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.nat.parameters()).device
 
     def _shared(
         self, engine: AccelerateEngine, own: Batch, spans: Sequence[tuple[int, int]]
@@ -153,22 +155,21 @@ class Generator:
 
     def parameters(self, policy: DecodingPolicy, *, seed: int, num_samples: int) -> Tensor:
         """(N, T, 4) that `policy` chooses for samples 0 to N - 1, without their pictures."""
-        if isinstance(policy, GaussianPolicy):  # alone it forgets what action smoothing needs
-            policy = PolicySession(policy)
-        device = next(self.nat.parameters()).device
-        found = []
-        for indices in torch.arange(num_samples, device=device).split(self.batch_size):
-            generation = generate(
-                self.nat,
-                policy,
-                self.label_plan(indices),
-                sample_indices=indices,
-                noise=NoiseSource(seed),
-            )
-            found.append(generation.parameters)
-        return torch.cat(found)
+        policy, noise = _decoding(policy), NoiseSource(seed)
+        indices = torch.arange(num_samples, device=self._device).split(self.batch_size)
+        return torch.cat([self._generate(policy, part, noise).parameters for part in indices])
+
+    def record(self, policy: DecodingPolicy, *, seed: int, num_samples: int) -> Generation:
+        """Every decoding step of samples 0 to N - 1, in one batch, without their pictures."""
+        indices = torch.arange(num_samples, device=self._device)
+        return self._generate(_decoding(policy), indices, NoiseSource(seed), record=True)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Token ids (B, L) in raster order to images (B, 3, H, W) in [0, 1]."""
         with torch.inference_mode():
             return self.tokenizer.decode(tokens.unflatten(1, self.tokenizer.grid_size))
+
+
+def _decoding(policy: DecodingPolicy) -> DecodingPolicy:
+    """The policy with a memory of the step before, where its action smoothing needs one."""
+    return PolicySession(policy) if isinstance(policy, GaussianPolicy) else policy

@@ -10,6 +10,7 @@ from adanat.contestants import (
     STATIC_SEARCHED,
     STATIC_TUNED,
     contestants,
+    same_schedule,
 )
 from adanat.generation import Generator
 from adanat.metrics import to_uint8
@@ -57,11 +58,12 @@ class ReportPictures:
 
     def samples(self) -> tuple[SampleSet, ...]:
         """The same labels and noise under each policy."""
-        sets = [self._real()]
+        sets, drawn = [self._real()], dict[str, torch.Tensor]()
         for name, policy in self._policies.items():
-            images, _ = self._draw(policy, self._per_row * self._rows)
-            by_row = images.unflatten(0, (self._per_row, self._rows)).transpose(0, 1)
-            sets.append(SampleSet(name=name, images=by_row.numpy()))
+            twin = next((n for n, p in self._policies.items() if same_schedule(p, policy)), name)
+            if twin not in drawn:
+                drawn[twin] = self._draw(policy)
+            sets.append(SampleSet(name=name, images=drawn[twin].numpy()))
         return tuple(sets)
 
     def _real(self) -> SampleSet:
@@ -79,7 +81,9 @@ class ReportPictures:
         """Step by step: three rows, under the tuned schedule and the learned policy."""
         chosen = sorted({0, self._rows // 3, 2 * self._rows // 3})
         drawn = {
-            name: self._draw(self._policies[name], self._rows, record=True)[1]
+            name: self._generator.record(
+                self._policies[name], seed=self._seed, num_samples=self._rows
+            )
             for name in (STATIC_TUNED, ADAPTIVE)
         }
         names = self.row_names()
@@ -115,10 +119,10 @@ class ReportPictures:
             parameters=generation.parameters[index].cpu().numpy(),
         )
 
-    def _draw(
-        self, policy: DecodingPolicy, count: int, *, record: bool = False
-    ) -> tuple[torch.Tensor, Generation]:
-        """`count` images, and the record of the first batch of them."""
-        drawn = self._generator.batches(policy, seed=self._seed, num_samples=count, record=record)
-        batches = list(drawn)
-        return torch.cat([batch.images for batch in batches]), batches[0].generation
+    def _draw(self, policy: DecodingPolicy) -> torch.Tensor:
+        """(rows, per row, 3, H, W) uint8."""
+        count = self._per_row * self._rows
+        drawn = self._generator.batches(policy, seed=self._seed, num_samples=count)
+        images = torch.cat([batch.images for batch in drawn])
+        by_row: torch.Tensor = images.unflatten(0, (self._per_row, self._rows))
+        return by_row.transpose(0, 1)

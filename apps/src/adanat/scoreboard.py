@@ -8,6 +8,7 @@ from natgen import DecodingPolicy
 
 from adanat.caption_judge import CaptionJudge
 from adanat.checkpoints import atomic_write_json, read_json
+from adanat.contestants import same_schedule
 from adanat.judge import LITE2, Judge
 from adanat.metrics import (
     Classifier,
@@ -41,6 +42,7 @@ class Scoreboard:
         self._run = run
         self._path = folder / "scores.json"
         self.rows: list[dict[str, Any]] = read_json(self._path) if self._path.is_file() else []
+        self._policies: dict[str, DecodingPolicy] = {}
         self.classifier = _load_or_train_classifier(run, folder / "classifier")
         self._judge = Judge(run, {CLASSIFIER: self.classifier.features}, split="test")
         self.label_plan = self._judge.conditions.plan
@@ -48,15 +50,21 @@ class Scoreboard:
 
     def measure(self, name: str, policy: DecodingPolicy, seed: int) -> None:
         """Score `policy` under one generation seed, unless that is known."""
-        if any(row["policy"] == name and row["seed"] == seed for row in self.rows):
+        self._policies[name] = policy
+        if self._find(name, seed) is not None:
             return
+        for other, known in self._policies.items():
+            row = self._find(other, seed)
+            if row is not None and same_schedule(known, policy):  # the grid may keep the default
+                self._add(row | {"policy": name})
+                return
         sampled = self._judge.sample(
             policy,
             seed=derive_seed(self._run.recipe.seed, "test", seed),
             num_samples=self._run.recipe.evaluation.num_samples,
             description=f"evaluate {name}, seed {seed}",
         )
-        self.rows.append(
+        self._add(
             {
                 "policy": name,
                 "seed": seed,
@@ -67,6 +75,13 @@ class Scoreboard:
                 "images_per_second": sampled.cost.images_per_second,
             }
         )
+
+    def _find(self, name: str, seed: int) -> dict[str, Any] | None:
+        rows = (row for row in self.rows if row["policy"] == name and row["seed"] == seed)
+        return next(rows, None)
+
+    def _add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
         atomic_write_json(self._path, self.rows)
 
     def values(self, name: str, key: str) -> dict[int, float]:

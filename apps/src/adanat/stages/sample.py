@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 from torchvision.utils import save_image
 
-from adanat.contestants import contestants
+from adanat.conditions import Condition
+from adanat.contestants import ADAPTIVE, ADAPTIVE_STATIC, contestants, of_seed
 from adanat.errors import AdanatError
 from adanat.generation import Generator, from_uint8
+from adanat.refinement import refined_batches
+from adanat.rewards import trained_reward
 from adanat.run import Run
 
-_Plan = Callable[[Tensor], Tensor]
+_Plan = Callable[[Tensor], Condition]
 _CAPTIONS_PER_ROW = 8
 
 
@@ -25,8 +28,9 @@ def sample(
     prompts: Sequence[str] = (),
     num_samples: int,
     seed: int,
+    candidates: int = 1,
 ) -> Path:
-    """Write one picture of a grid of samples.
+    """Write one picture of a grid of samples, and print what drawing them cost.
 
     Args:
         run: a run with a trained policy.
@@ -35,30 +39,65 @@ def sample(
         prompts: captions, used in turn; those of the test images when empty, where text conditions.
         num_samples: how many images.
         seed: key of the noise: the same seed gives the same pictures.
+        candidates: how many images are drawn for each one that is kept, by the reward that trained
+            the policy (for a schedule, that of the first policy seed): see `adanat.refinement`.
 
     Returns:
         Path of the PNG under `samples/`.
 
     Raises:
         AdanatError: an unknown policy, a label out of range, labels for a run with captions or
-            prompts for one with classes, or no samples asked for.
+            prompts for one with classes, no samples or candidates asked for, or several candidates
+            where the run has no reward of one image (`trained_reward`).
     """
-    if num_samples < 1:
-        raise AdanatError(f"num_samples must be at least 1, got {num_samples}")
+    for name, count in (("num_samples", num_samples), ("candidates", candidates)):
+        if count < 1:
+            raise AdanatError(f"{name} must be at least 1, got {count}")
     policies = contestants(run)
     if policy not in policies:
         raise AdanatError(f"there is no policy {policy!r}; the policies are {', '.join(policies)}")
     text = run.recipe.text.encoder is not None
     plan, row = _captions(run, labels, prompts) if text else _classes(run, labels, prompts)
     generator = Generator(
-        run.nat(), run.tokenizer(), plan, batch_size=run.recipe.evaluation.batch_size
+        run.nat(),
+        run.tokenizer(),
+        lambda indices: plan(indices).generator,
+        batch_size=run.recipe.evaluation.batch_size,
     )
-    batches = generator.batches(policies[policy], seed=seed, num_samples=num_samples)
-    images = from_uint8(torch.cat([batch.images for batch in batches]))
+    name = f"{policy}-seed-{seed}-{_name(labels, prompts)}-{num_samples}"
+    if candidates == 1:
+        batches = generator.batches(policies[policy], seed=seed, num_samples=num_samples)
+        images = torch.cat([batch.images for batch in batches])
+    else:
+        judged_by = "condition" if text else "labels"
+        refined = list(
+            refined_batches(
+                generator,
+                policies[policy],
+                trained_reward(run, _policy_seed(run, policy)),
+                lambda indices: {judged_by: plan(indices).judge},
+                candidates=candidates,
+                seed=seed,
+                num_samples=num_samples,
+            )
+        )
+        images = torch.cat([batch.images for batch in refined])
+        rewards = torch.cat([batch.rewards for batch in refined], dim=1)
+        name += f"-best-of-{candidates}"
+        kept, drawn = rewards.amax(dim=0).mean(), rewards.mean()
+        print(f"kept 1 of {candidates} candidates: mean reward {kept:.3f}, of all {drawn:.3f}")
+    print(f"{generator.cost.passes / num_samples:.2f} network passes for each image kept")
     run.folder.samples.mkdir(parents=True, exist_ok=True)
-    path = run.folder.samples / f"{policy}-seed-{seed}-{_name(labels, prompts)}-{num_samples}.png"
-    save_image(images, path, nrow=row)
+    path = run.folder.samples / f"{name}.png"
+    save_image(from_uint8(images), path, nrow=row)
     return path
+
+
+def _policy_seed(run: Run, policy: str) -> int:
+    """The seed of a learned policy; of a schedule, the first."""
+    seeds = run.recipe.policy.seeds
+    entries = {of_seed(name, run, s): s for name in (ADAPTIVE, ADAPTIVE_STATIC) for s in seeds}
+    return entries.get(policy, seeds[0])
 
 
 def _classes(run: Run, labels: Sequence[int], prompts: Sequence[str]) -> tuple[_Plan, int]:
@@ -70,7 +109,12 @@ def _classes(run: Run, labels: Sequence[int], prompts: Sequence[str]) -> tuple[_
     if wrong:
         raise AdanatError(f"labels must be in [0, {num_classes - 1}], got {wrong}")
     cycle = torch.tensor(list(labels) or list(range(num_classes)), device=run.device)
-    return lambda indices: cycle[indices % len(cycle)], len(cycle)
+
+    def plan(indices: Tensor) -> Condition:
+        chosen = cycle[indices % len(cycle)]
+        return Condition(chosen, chosen)
+
+    return plan, len(cycle)
 
 
 def _captions(run: Run, labels: Sequence[int], prompts: Sequence[str]) -> tuple[_Plan, int]:
@@ -78,9 +122,14 @@ def _captions(run: Run, labels: Sequence[int], prompts: Sequence[str]) -> tuple[
         raise AdanatError(f"{run.recipe.name} is conditioned on text: give prompts, not labels")
     if not prompts:
         conditions = run.conditions("test")
-        return lambda indices: conditions.of_samples(indices).generator, _CAPTIONS_PER_ROW
-    features, _ = run.text_encoder(prompts)
-    return lambda indices: features[indices % len(prompts)], len(prompts)
+        return conditions.of_samples, _CAPTIONS_PER_ROW
+    tokens, pooled = run.text_encoder(prompts)
+
+    def plan(indices: Tensor) -> Condition:
+        rows = indices % len(prompts)
+        return Condition(tokens[rows], pooled[rows])
+
+    return plan, len(prompts)
 
 
 def _name(labels: Sequence[int], prompts: Sequence[str]) -> str:

@@ -69,13 +69,16 @@ def train_generator(run: Run) -> None:
         def batch_of(number: int) -> Tensor:
             return batch_indices(len(fit), recipe.batch_size, number, order_seed)
 
+        scores: dict[str, float] = {}
+
         def validate(number: int) -> dict[str, float]:
-            scores = trainer.evaluate_loss(
+            found = trainer.evaluate_loss(
                 held_out_tokens.to(run.device),
                 held_out_condition.to(run.device),
                 torch.Generator().manual_seed(derive_seed(run.recipe.seed, "validation masks")),
             )
-            return {f"validation_{name}": value for name, value in scores.items()}
+            scores.update({f"validation_{name}": value for name, value in found.items()})
+            return scores
 
         train_loop(
             step_fn=step,
@@ -98,7 +101,9 @@ def train_generator(run: Run) -> None:
             batch_of=lambda number: batch_of(number).tolist(),
         )
         if engine.is_main:
-            _finish(run, trainer.ema_model, validate(recipe.training.total_steps))
+            if not scores:  # killed between the last step and here
+                validate(recipe.training.total_steps)
+            _finish(run, trainer.ema_model, scores)
 
 
 def _import(run: Run, path: Path) -> None:

@@ -65,12 +65,11 @@ def train_policy(run: Run, seed: int) -> None:
             hooks=[IntervalHook(recipe.validate_every, selection.validate)],
             engine=run.engine,
         )
-        if run.engine.is_main:
-            cycle.policy.save_pretrained(run.folder.last_policy_model(seed))
-        policy = selection.restore_best()
-        policy.fit_statistics(selection.sample("chosen policy").parameters)
         if not run.engine.is_main:
             return
+        cycle.policy.save_pretrained(run.folder.last_policy_model(seed))
+        policy = selection.restore_best()
+        policy.fit_statistics(selection.parameters())
         policy.save_pretrained(run.folder.policy_model(seed))
         if cycle.adversary is not None:
             save_discriminator(run, seed, cycle.adversary)
@@ -147,10 +146,12 @@ class _Selection:
     """Measures the policy on validation images and remembers the best one."""
 
     def __init__(self, run: Run, policy: GaussianPolicy) -> None:
-        self._run = run
+        self._engine = run.engine
         self._policy = policy
         self._judge = Judge(run)
         self._judge.generator.engine = run.engine
+        self._seed = derive_seed(run.recipe.seed, "policy validation")
+        self._num_samples = run.recipe.policy.validation_samples
         with run.engine.main_first():  # it leaves the features on the disk
             self._reference = self._judge.references("validation")[LITE2]
         self.distance = math.inf
@@ -159,7 +160,7 @@ class _Selection:
 
     def validate(self, step: int) -> dict[str, float]:
         """Frechet distance of the current policy to validation images, precision and recall."""
-        features, reference = self.sample("validation").features[LITE2], self._reference
+        features, reference = self._sample().features[LITE2], self._reference
         precision, recall = precision_recall(
             features, reference.features, reference_radii=reference.radii
         )
@@ -168,20 +169,25 @@ class _Selection:
             "validation_lite2_precision": precision,
             "validation_lite2_recall": recall,
         }
-        scores = self._run.engine.mean(scores)
+        scores = self._engine.mean(scores)
         distance = scores["validation_lite2_fd"]
         if distance < self.distance:
             self.distance, self.step = distance, step
             self._weights = {k: v.clone() for k, v in self._policy.state_dict().items()}
         return scores
 
-    def sample(self, description: str) -> Sampled:
-        """Validation samples of the current policy."""
+    def parameters(self) -> Tensor:
+        """(N, T, 4) that the current policy chooses for the validation samples."""
+        return self._judge.generator.parameters(
+            self._policy, seed=self._seed, num_samples=self._num_samples
+        )
+
+    def _sample(self) -> Sampled:
         return self._judge.sample(
             self._policy,
-            seed=derive_seed(self._run.recipe.seed, "policy validation"),
-            num_samples=self._run.recipe.policy.validation_samples,
-            description=description,
+            seed=self._seed,
+            num_samples=self._num_samples,
+            description="validation",
         )
 
     def restore_best(self) -> GaussianPolicy:

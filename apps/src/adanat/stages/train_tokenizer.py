@@ -1,6 +1,7 @@
 """Stage `train-tokenizer`: images to grids of codes and back."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from advreward import efficientnet_lite
@@ -32,7 +33,7 @@ def train_tokenizer(run: Run) -> None:
         with stage:
             if run.engine.is_main:
                 tokenizer = import_tokenizer(recipe.weights, recipe).to(run.device)
-                _finish(run, tokenizer, reconstruction_scores(tokenizer, held_out, run.device))
+                _finish(run, tokenizer, reconstruct(tokenizer, held_out, run.device).scores)
         return
     images = run.images("fit").images
     with stage:
@@ -55,11 +56,13 @@ def train_tokenizer(run: Run) -> None:
         def step(number: int) -> dict[str, float]:
             return trainer.step(from_uint8(read(number).to(run.device)))
 
-        scores: dict[str, float] = {}
+        # The last validation; empty until then.
+        found = Reconstructions({}, held_out.new_empty(0))
 
         def validate(number: int) -> dict[str, float]:
-            scores.update(reconstruction_scores(trainer.ema_tokenizer, held_out, run.device))
-            return {f"validation_{name}": value for name, value in scores.items()}
+            nonlocal found
+            found = reconstruct(trainer.ema_tokenizer, held_out, run.device)
+            return {f"validation_{name}": value for name, value in found.scores.items()}
 
         train_loop(
             step_fn=step,
@@ -74,7 +77,7 @@ def train_tokenizer(run: Run) -> None:
                 PictureHook(
                     max(1, recipe.total_steps // 10),
                     "reconstructions",
-                    lambda: _pairs(trainer.ema_tokenizer, held_out, run.device),
+                    lambda: found.pictures,  # of the hook before, at the same interval
                     columns=min(_PICTURED_IMAGES, len(held_out)),
                 )
             ],
@@ -82,9 +85,9 @@ def train_tokenizer(run: Run) -> None:
             batch_of=lambda number: batch(number).tolist(),
         )
         if run.engine.is_main:
-            if not scores:  # killed between the last step and here
+            if not found.scores:  # killed between the last step and here
                 validate(recipe.total_steps)
-            _finish(run, trainer.ema_tokenizer, scores)
+            _finish(run, trainer.ema_tokenizer, found.scores)
 
 
 def _finish(run: Run, tokenizer: Tokenizer, scores: Mapping[str, float]) -> None:
@@ -92,18 +95,18 @@ def _finish(run: Run, tokenizer: Tokenizer, scores: Mapping[str, float]) -> None
     run.stages.tokenizer.finish(scores)
 
 
-@torch.no_grad()
-def _pairs(tokenizer: Tokenizer, held_out: Tensor, device: torch.device) -> Tensor:
-    """A row of images and one of their reconstructions."""
-    shown = from_uint8(held_out[:_PICTURED_IMAGES].to(device))
-    return torch.cat([shown, tokenizer.decode(tokenizer.encode(shown))])
+class Reconstructions(NamedTuple):
+    """What a tokenizer makes of images."""
+
+    scores: dict[str, float]
+    """Mean absolute (`l1`) and squared error (`mse`), and how the codebook is used."""
+    pictures: Tensor
+    """A row of images and one of their reconstructions, (2 N, 3, H, W) in [0, 1]."""
 
 
 @torch.no_grad()
-def reconstruction_scores(
-    tokenizer: Tokenizer, images: Tensor, device: torch.device
-) -> dict[str, float]:
-    """Mean absolute and squared error of reconstructions, and how the codebook is used.
+def reconstruct(tokenizer: Tokenizer, images: Tensor, device: torch.device) -> Reconstructions:
+    """Encode and decode images, measure the difference, and keep the first to look at.
 
     Args:
         tokenizer: in evaluation mode.
@@ -111,12 +114,16 @@ def reconstruction_scores(
         device: where the tokenizer lies.
     """
     absolute = squared = 0.0
-    grids = []
+    grids: list[Tensor] = []
+    shown: list[Tensor] = []
     for chunk in images.split(_CHUNK):
         batch = from_uint8(chunk.to(device))
         grids.append(tokenizer.encode(batch))
         decoded = tokenizer.decode(grids[-1])
         absolute += F.l1_loss(decoded, batch).item() * len(chunk)
         squared += F.mse_loss(decoded, batch).item() * len(chunk)
+        if not shown:
+            shown = [batch[:_PICTURED_IMAGES], decoded[:_PICTURED_IMAGES]]
     usage = codebook_statistics(torch.cat(grids), tokenizer.codebook_size)
-    return {"l1": absolute / len(images), "mse": squared / len(images), **usage}
+    scores = {"l1": absolute / len(images), "mse": squared / len(images), **usage}
+    return Reconstructions(scores, torch.cat(shown))

@@ -27,6 +27,8 @@ _CLASSES = 2
 _HELD_OUT = 4
 """Images of the validation and of the test split."""
 _TRAIN = 4
+_MEASURED = 2
+"""Images on which schedule, discriminator and policy are measured on the way."""
 _STEPS = 2
 """Decoding steps T."""
 _TEXT_DEPTH = 4
@@ -70,7 +72,7 @@ def smoke(recipe: Recipe, depth: int | None = None) -> Recipe:
             remask_temperatures=(4.5,),
             sampling_temperatures=(1.0,),
             guidance_scales=(3.0,),  # the published schedule, so that nothing is searched
-            num_samples=_HELD_OUT,
+            num_samples=_MEASURED,
             refinement_rounds=0,
             comparison_steps=(),
         ),
@@ -78,7 +80,7 @@ def smoke(recipe: Recipe, depth: int | None = None) -> Recipe:
             recipe.reward,
             backbone="lite0",
             num_real=_TRAIN,
-            num_heldout=_HELD_OUT,
+            num_heldout=_MEASURED,
             warmup_cycles=0,
             updates_per_cycle=1,
             batch_size=2,
@@ -89,7 +91,7 @@ def smoke(recipe: Recipe, depth: int | None = None) -> Recipe:
             episodes_per_update=2,
             rollout_batch_size=2,
             validate_every=1,
-            validation_samples=_HELD_OUT,
+            validation_samples=_MEASURED,
         ),
         evaluation=replace(
             recipe.evaluation,
