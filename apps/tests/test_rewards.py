@@ -15,6 +15,7 @@ from adanat.rewards import PictureReward, discriminator_file, trained_reward
 from adanat.run import Run
 from adanat.stages import (
     prepare_data,
+    sample,
     search_schedule,
     tokenize,
     train_generator,
@@ -156,7 +157,7 @@ def train(prepared: Path, tmp_path: Path) -> Train:
 
 
 @pytest.mark.slow
-def test_every_design_trains_a_policy(train: Train) -> None:
+def test_every_design_trains_a_policy(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = get_recipe("tiny")
     run, adversarial = train("adversarial", augmented_copies=2, diversity_weight=0.5)
     assert len(adversarial) == recipe.reward.warmup_cycles + recipe.policy.num_updates
@@ -170,6 +171,10 @@ def test_every_design_trains_a_policy(train: Train) -> None:
     assert ((reward(pictures) > 0) & (reward(pictures) < 1)).all()
     assert isinstance(reward, AdversarialReward)
     assert reward.discriminator.is_calibrated
+    several = {"policy": "adaptive", "num_samples": 5, "seed": 0, "candidates": 3}
+    capsys.readouterr()
+    assert sample(run, **several).name == "adaptive-seed-0-all-5-best-of-3.png"
+    assert "kept 1 of 3 candidates: mean reward 0." in capsys.readouterr().out
     discriminator_file(run, 0).write_bytes(b"")
     with pytest.raises(StageError, match=r"cannot load .*discriminator\.safetensors"):
         trained_reward(run, 0)
@@ -181,7 +186,10 @@ def test_every_design_trains_a_policy(train: Train) -> None:
         assert rows[-1]["reward_mean"] == pytest.approx(rows[-1][f"reward_{design}"], rel=1e-5)
         assert not any(name.startswith("discriminator") for name in rows[-1])
     with pytest.raises(AdanatError, match="pays whole batches"):
-        trained_reward(run, 0)
+        sample(run, **several)
+    with pytest.raises(AdanatError, match="candidates must be at least 1, got 0"):
+        sample(run, **{**several, "candidates": 0})
+    assert sample(run, **{**several, "candidates": 1}).is_file()
 
 
 @pytest.mark.parametrize(

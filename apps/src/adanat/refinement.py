@@ -29,9 +29,6 @@ class RefinedBatch(NamedTuple):
     """(n, B), what each candidate was paid."""
     chosen: Tensor
     """(B,) int64 in [0, n): the first of the best."""
-    passes_per_image: float
-    """Passes through the network for each image kept, both branches of guidance counted; the
-    decoder and the reward's networks run n times for it."""
 
 
 def refined_batches(
@@ -51,7 +48,7 @@ def refined_batches(
     in their noise. So one candidate changes nothing, and a further one never lowers a reward.
 
     Args:
-        generator: draws the candidates; its cost counts all of them.
+        generator: draws the candidates; its `cost` counts the passes of all of them.
         policy: any decoding policy.
         reward: a function of one image and its condition, as `trained_reward` gives it. A reward of
             whole batches would compare each candidate with others of its own batch.
@@ -87,5 +84,4 @@ def refined_batches(
             labels=drawn[0].labels,
             rewards=rewards,
             chosen=chosen,
-            passes_per_image=sum(batch.generation.num_passes for batch in drawn),
         )
