@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from cmaes import CMA
 from policyrl import ActionSpec
 from torch import Tensor
 
@@ -73,6 +72,8 @@ class StaticSearch:
     """
 
     def __init__(self, spec: ActionSpec, config: StaticSearchConfig) -> None:
+        from cmaes import CMA  # with scipy.stats: slow to import, and only a search needs it
+
         self._spec = spec
         self._config = config
         self._active = spec.active.cpu()

@@ -8,7 +8,7 @@ import numpy as np
 from adanat.contestants import describe
 from adanat.judge import LITE2
 from adanat.metrics import t_interval
-from adanat.report import Column, Value
+from adanat.report_data import Column, Value
 from adanat.run import Run
 from adanat.scoreboard import CLASSIFIER, DISTANCE
 

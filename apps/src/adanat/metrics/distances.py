@@ -14,8 +14,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from cleanfid.fid import frechet_distance as cleanfid_frechet_distance
-from cleanfid.fid import kernel_distance as cleanfid_kernel_distance
 
 from adanat.metrics.features import FloatArray
 
@@ -108,8 +106,10 @@ def frechet_distance(generated: FeatureStatistics, reference: FeatureStatistics)
 
 def frechet_distance_cleanfid(generated: FeatureStatistics, reference: FeatureStatistics) -> float:
     """The same distance by clean-fid's own function (a general matrix square root; slow)."""
+    from cleanfid import fid  # with torchvision, which imports PyTorch's compiler
+
     return float(
-        cleanfid_frechet_distance(
+        fid.frechet_distance(
             generated.mean, generated.covariance, reference.mean, reference.covariance
         )
     )
@@ -140,12 +140,14 @@ def kernel_distance(
     Returns:
         The squared maximum mean discrepancy; about 0, also below, for sets of the same kind.
     """
+    from cleanfid import fid  # with torchvision, which imports PyTorch's compiler
+
     check_pair(generated, reference)
     if len(generated) == len(reference) <= max_subset_size:
         num_subsets = 1  # every subset is the whole set
     with _numpy_global_seed(seed):
         return float(
-            cleanfid_kernel_distance(
+            fid.kernel_distance(
                 reference, generated, num_subsets=num_subsets, max_subset_size=max_subset_size
             )
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def t_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval
         raise ValueError(f"confidence is {confidence}; it must lie between 0 and 1")
     mean = float(array.mean())
     error = float(array.std(ddof=1)) / math.sqrt(array.size)
-    half = error * float(stats.t.ppf((1 + confidence) / 2, df=array.size - 1))
+    half = error * float(stdtrit(array.size - 1, (1 + confidence) / 2))
     return Interval(
         mean=mean, low=mean - half, high=mean + half, count=array.size, confidence=confidence
     )

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.io import loadmat
 
 from adanat.errors import DataError
 from adanat.prepare.items import Item, Readable, Source
@@ -147,6 +146,8 @@ def _validation_wnids(devkit: Path) -> list[str]:
             f"the flat validation images need {devkit} for their labels: get it from "
             "https://image-net.org, or sort the images into class folders"
         )
+    from scipy.io import loadmat  # slow to import, and every command of a run knows this module
+
     try:
         with tarfile.open(devkit) as archive:
             parts = {Path(name).name: name for name in archive.getnames()}

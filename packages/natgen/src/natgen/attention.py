@@ -74,6 +74,11 @@ def choose_attention(
     return _choose(setting, device, dtype, head_dim, training)
 
 
+# For a compiled network the choice is a constant: its graph neither probes nor logs. This mark is
+# all that torch.compiler.assume_constant_result makes, which imports the compiler for it.
+choose_attention._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 @lru_cache(maxsize=64)
 def _choose(
     setting: AttentionBackend,
@@ -104,10 +109,6 @@ def _choose(
     return choice
 
 
-# For a compiled network the choice is a constant: its graph neither probes nor logs.
-_constant_choice = torch.compiler.assume_constant_result(choose_attention)
-
-
 def attend(query: Tensor, key: Tensor, value: Tensor, backend: AttentionBackend) -> Tensor:
     """Softmax attention scaled by ``head_dim ** -0.5``.
 
@@ -123,7 +124,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, backend: AttentionBackend)
     Raises:
         RuntimeError: see `choose_attention`.
     """
-    choice: AttentionChoice = _constant_choice(
+    choice = choose_attention(
         backend, query.device, query.dtype, query.shape[-1], torch.is_grad_enabled()
     )
     if choice.backend == "xformers":

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vector_quantize_pytorch import VectorQuantize
 
 
 class Quantized(NamedTuple):
@@ -61,6 +60,9 @@ class VectorQuantizer(Quantizer):
         commitment_weight: float,
         normalize_codes: bool = False,
     ) -> None:
+        # Here, as it imports PyTorch's compiler, for which `import vqtok` need not wait.
+        from vector_quantize_pytorch import VectorQuantize
+
         super().__init__()
         self.commitment_weight = commitment_weight
         self.normalize_codes = normalize_codes

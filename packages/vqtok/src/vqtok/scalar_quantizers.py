@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from vector_quantize_pytorch import FSQ, LFQ
 
 from vqtok.quantizer import Quantized, Quantizer
 
@@ -19,6 +18,8 @@ class FiniteScalarQuantizer(Quantizer):
     """
 
     def __init__(self, levels: Sequence[int]) -> None:
+        from vector_quantize_pytorch import FSQ  # slow to import, see `VectorQuantizer`
+
         super().__init__()
         self.fsq = FSQ(list(levels))
 
@@ -54,6 +55,8 @@ class LookupFreeQuantizer(Quantizer):
     def __init__(
         self, codebook_dim: int, *, commitment_weight: float, entropy_weight: float
     ) -> None:
+        from vector_quantize_pytorch import LFQ  # slow to import, see `VectorQuantizer`
+
         super().__init__()
         self.lfq = LFQ(
             dim=codebook_dim,

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy.io import savemat
 
 from adanat.prepare.imagenet import DEVKIT, TRAIN_TAR, VAL_TAR
 
@@ -40,6 +39,8 @@ def write_imagenet(folder: Path, train: Sequence[Picture], val: Sequence[Picture
         folder / VAL_TAR,
         {f"ILSVRC2012_val_{i + 1:08d}.JPEG": jpeg(p.image) for i, p in enumerate(val)},
     )
+    from scipy.io import savemat  # slow to import, and every command knows this module
+
     # The devkit counts classes from 1 in an order of its own, here the reverse.
     own_ids = {wnid: len(wnids) - number for number, wnid in enumerate(wnids)}
     synsets = np.array(
