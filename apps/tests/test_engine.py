@@ -1,5 +1,9 @@
-"""Several processes give what one gives: gradients, metrics, weights, images; also after a kill."""
+"""Several processes give what one gives: gradients, metrics, weights, images.
 
+Also after a kill, and with the weights sharded over them.
+"""
+
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +21,7 @@ from several_processes import STEPS
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of one process."""
     folder = tmp_path_factory.mktemp("alone")
-    torch.save(several_processes.everything(AccelerateEngine(), folder / "nat"), folder / "out.pt")
+    torch.save(several_processes.everything(AccelerateEngine(), folder), folder / "out.pt")
     return folder
 
 
@@ -46,11 +50,34 @@ def assert_equal(found: Any, expected: Any, where: str = "") -> None:
 def assert_same_run(folder: Path, alone: Path, processes: int) -> None:
     found, expected = (torch.load(f / "out.pt", weights_only=True) for f in (folder, alone))
     assert found["processes"] == processes
-    assert torch.equal(found["decoded"]["images"], expected["decoded"]["images"])
+    assert_sharded(found["sharded"].pop("held"), expected["sharded"].pop("held"), processes)
+    for name, rows in expected["decoded"].items():
+        assert torch.equal(found["decoded"][name], rows), name
     assert_equal(found, expected)
     rows, expected_rows = (read_metrics(f / "nat") for f in (folder, alone))
     assert [row["step"] for row in rows] == [row["step"] for row in expected_rows] == [2, STEPS]
     assert_equal(rows, expected_rows)
+    assert_equal(*(read_metrics(f / "sharded") for f in (folder, alone)))
+
+
+def assert_sharded(held: list[int], alone: list[int], processes: int) -> None:
+    """What process 0 held in the sessions, of which all but the first were sharded."""
+    assert held[0] == alone[0]
+    for some, whole in zip(held[1:], alone[1:], strict=True):
+        assert some < 1.05 * whole / processes  # step counters and odd rows are not divided
+
+
+def assert_goes_on_alone(folder: Path, alone: Path, tmp_path: Path) -> None:
+    """A checkpoint of sharded weights serves one process without sharding."""
+    steps = []
+    for name, source in (("found", folder), ("expected", alone)):
+        shutil.copytree(source / "sharded", tmp_path / name)
+        engine = AccelerateEngine()
+        steps.append(
+            several_processes.session(engine, tmp_path / name, STEPS + 1, sharded=False)["metrics"]
+        )
+    assert len(steps[0]) == 1
+    assert_equal(*steps)
 
 
 @pytest.mark.slow  # every process imports torch
@@ -58,6 +85,7 @@ def assert_same_run(folder: Path, alone: Path, processes: int) -> None:
 def test_processes_give_what_one_gives(tmp_path: Path, alone: Path, processes: int) -> None:
     run(tmp_path, processes)
     assert_same_run(tmp_path, alone, processes)
+    assert_goes_on_alone(tmp_path, alone, tmp_path)
 
 
 @pytest.mark.slow

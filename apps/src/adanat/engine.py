@@ -3,7 +3,8 @@
 `accelerate launch` or `torchrun` start the processes; without either there is one. Each trainer
 keeps its own model and calls whatever it likes of it, so gradients are averaged after the backward
 pass instead of by a wrapper around the model: buckets of them, in the order of the parameters, as
-many bytes as DistributedDataParallel would send. All processes hold the same weights throughout.
+many bytes as DistributedDataParallel would send. All processes hold the same weights throughout,
+or each a part of them, where a model is sharded.
 """
 
 import os
@@ -16,8 +17,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
+from torch.optim import Optimizer
 
 Precision = Literal["no", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("no", "bf16")
@@ -79,13 +82,28 @@ class AccelerateEngine:
         """
         if self.num_processes == 1:
             return
+        _broadcast(modules)
         for module in modules:
-            for tensor in (*module.parameters(), *module.buffers()):
-                torch.distributed.broadcast(tensor.detach(), src=0)
             for parameter in module.parameters():
                 if parameter.requires_grad:
                     parameter.register_post_accumulate_grad_hook(self._touched.add)
                     self._followed.append(parameter)
+
+    def shard(self, *modules: nn.Module, optimizer: Optimizer, unit: type[nn.Module]) -> None:
+        """In place of `follow`: spread process 0's weights over the processes; see `sharding`.
+
+        Args:
+            modules: A model and, for example, its moving average.
+            optimizer: Of parameters of these modules, before its first step.
+            unit: Modules of this class are gathered one by one in forward and backward passes.
+        """
+        if self.num_processes == 1:
+            return
+        from adanat.sharding import shard  # half a second, which few commands need
+
+        _broadcast(modules)
+        mesh = init_device_mesh(self.device.type, (self.num_processes,))
+        shard(modules, optimizer, unit, mesh)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradients of a scalar loss, averaged over the processes.
@@ -174,6 +192,13 @@ def _join_processes() -> None:
         world_size=world_size,
         timeout=_LONGEST_WAIT,
     )
+
+
+def _broadcast(modules: Iterable[nn.Module]) -> None:
+    """Give these modules process 0's weights."""
+    for module in modules:
+        for tensor in (*module.parameters(), *module.buffers()):
+            torch.distributed.broadcast(tensor.detach(), src=0)
 
 
 def _buckets(gradients: Iterable[Tensor]) -> Iterable[list[Tensor]]:

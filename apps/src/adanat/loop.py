@@ -41,8 +41,9 @@ class IntervalHook(NamedTuple):
 class PictureHook(NamedTuple):
     """A grid of pictures to look at, after every ``every``-th step and after the last one.
 
-    ``draw()`` gives images (N, 3, H, W) in [0, 1]; only the main process calls it. It must leave
-    states and random generators as they are.
+    ``draw()`` gives images (N, 3, H, W) in [0, 1]. All processes call it, because a sharded model
+    needs them; the main one keeps what it drew. It must leave states and random generators as they
+    are.
     """
 
     every: int
@@ -172,9 +173,11 @@ def train_loop(
                 if last or step % hook.every == 0:
                     record(hook.call(step))
             for picture in pictures:
-                if log is not None and (last or step % picture.every == 0):
-                    grid = make_grid(picture.draw().float().cpu(), nrow=picture.columns)
-                    log.picture(step, picture.name, grid)
+                if last or step % picture.every == 0:
+                    images = picture.draw().float().cpu()
+                    if log is not None:
+                        grid = make_grid(images, nrow=picture.columns)
+                        log.picture(step, picture.name, grid)
             progress.advance(values=_first(shown))
             overdue = time.monotonic() - last_save >= save_every_seconds
             number = engine.largest(received[0] if received else 0)

@@ -375,6 +375,9 @@ class Recipe:
     """Of forward passes in training: the weights' own, or bf16 autocast."""
     checkpoint_every: int = 200
     """Optimizer steps between two resumable checkpoints (policy cycles: a twentieth of it)."""
+    shard_generator: bool = False
+    """Spread the transformer's training state over the processes (FSDP), for what does not fit one
+    GPU. It changes no result, so it may change when a training goes on."""
 
     def __post_init__(self) -> None:
         _require_positive(

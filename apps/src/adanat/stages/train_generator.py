@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from natgen import NAT, NATConfig, NATTrainer
+from natgen.transformer import Block
 from torch import Tensor
 
 from adanat.conditions import RunConditions
@@ -58,7 +59,11 @@ def train_generator(run: Run) -> None:
             seed=derive_seed(run.recipe.seed, "generator masks"),
             engine=engine,
         )
-        engine.follow(trainer.model, trainer.ema_model)
+        models = trainer.model, trainer.ema_model
+        if run.recipe.shard_generator:
+            engine.shard(*models, optimizer=trainer.optimizer, unit=Block)
+        else:
+            engine.follow(*models)
         order_seed = derive_seed(run.recipe.seed, "generator order")
 
         def step(number: int) -> dict[str, float]:
@@ -100,10 +105,11 @@ def train_generator(run: Run) -> None:
             engine=engine,
             batch_of=lambda number: batch_of(number).tolist(),
         )
+        if not scores:  # killed between the last step and here
+            validate(recipe.training.total_steps)
+        weights = trainer.ema_model.state_dict()  # of sharded ones every process has a part
         if engine.is_main:
-            if not scores:  # killed between the last step and here
-                validate(recipe.training.total_steps)
-            _finish(run, trainer.ema_model, scores)
+            _finish(run, _with_weights(config, weights), scores)
 
 
 def _import(run: Run, path: Path) -> None:
@@ -117,6 +123,13 @@ def _finish(run: Run, nat: NAT, scores: Mapping[str, float]) -> None:
     nat.save_pretrained(run.folder.generator_model)
     parameters = sum(p.numel() for p in nat.parameters())
     run.stages.generator.finish({"parameters": parameters, **scores})
+
+
+def _with_weights(config: NATConfig, weights: Mapping[str, Tensor]) -> NAT:
+    with torch.device("meta"):  # no weights to be thrown away
+        nat = NAT(config)
+    nat.load_state_dict(weights, assign=True)
+    return nat
 
 
 def _samples(run: Run, nat: NAT, conditions: RunConditions) -> Tensor:

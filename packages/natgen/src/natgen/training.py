@@ -185,6 +185,8 @@ class NATTrainer:
         grad_norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), self.config.grad_clip or math.inf
         )
+        if hasattr(grad_norm, "full_tensor"):  # a DTensor: weights sharded over the processes
+            grad_norm = grad_norm.full_tensor()
         metrics = score_metrics(
             self.engine.gather(torch.cat(parts)),
             tokens.shape[1],
