@@ -13,12 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPModel
 
-from advreward.images import prepare_images
+from advreward.images import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, prepare_images
 from advreward.pretrained import SimilarityScorer
-
-# Of the data that CLIP was trained on; OpenCLIP and PickScore keep them.
-_PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ClipImageEncoder(nn.Module):
@@ -33,7 +29,7 @@ class ClipImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the vectors of images of any size, squeezed to the model's square."""
-        pixels = prepare_images(images, self.size, _PIXEL_MEAN, _PIXEL_STD, mode="bicubic")
+        pixels = prepare_images(images, self.size, CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, mode="bicubic")
         pixels = pixels.to(self.projection.weight.dtype)
         vectors: Tensor = self.projection(self.tower(pixel_values=pixels).pooler_output)
         return vectors

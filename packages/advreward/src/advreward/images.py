@@ -9,6 +9,10 @@ from torch import Tensor
 
 Channels = tuple[float, float, float]
 
+# Of the data that CLIP was trained on; OpenCLIP, PickScore and BLIP keep them.
+CLIP_PIXEL_MEAN: Channels = (0.48145466, 0.4578275, 0.40821073)
+CLIP_PIXEL_STD: Channels = (0.26862954, 0.26130258, 0.27577711)
+
 
 def check_images(images: Tensor) -> None:
     """Raise ValueError unless ``images`` is floating (B, 3, H, W)."""

@@ -19,7 +19,8 @@ class PretrainedReward:
     """Pays each image what a fixed scorer says of it and its condition.
 
     Args:
-        scorer: such as `ClassifierScorer`, `SimilarityScorer`, `advreward.clip.clip_scorer`.
+        scorer: such as `ClassifierScorer`, `SimilarityScorer`, `advreward.clip.clip_scorer`,
+            `advreward.image_reward.image_reward_scorer`.
         condition_name: under which an outcome holds the conditions.
         batch_size: images a pass through the scorer.
     """
@@ -68,7 +69,7 @@ class ClassifierScorer:
             ValueError: on a label that the classifier does not know.
         """
         logits = self._classifier(images)
-        _check_labels(conditions, logits.shape[1])
+        check_labels(conditions, logits.shape[1])
         return -F.cross_entropy(logits, conditions.to(logits.device), reduction="none")
 
 
@@ -99,7 +100,7 @@ class SimilarityScorer(nn.Module):
         """
         vectors = self.encode_images(images)
         if self.text_embeddings is not None:
-            _check_labels(conditions, len(self.text_embeddings))
+            check_labels(conditions, len(self.text_embeddings))
             conditions = self.text_embeddings[conditions.to(self.text_embeddings.device)]
         if conditions.shape != vectors.shape:
             raise ValueError(
@@ -109,7 +110,8 @@ class SimilarityScorer(nn.Module):
         return F.cosine_similarity(vectors, conditions.to(vectors))
 
 
-def _check_labels(labels: Tensor, count: int) -> None:
+def check_labels(labels: Tensor, count: int) -> None:
+    """Raise ValueError unless ``labels`` are int64 (B,) in [0, count)."""
     if labels.ndim != 1 or labels.dtype != torch.int64:
         raise ValueError(f"labels must be int64 (B,), got {labels.dtype} {tuple(labels.shape)}")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < count:

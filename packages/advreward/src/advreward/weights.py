@@ -97,7 +97,16 @@ def load_by_name(network: nn.Module, path: Path) -> None:
         ValueError: if the file cannot be read, or naming the tensors that are missing, left over
             or of another shape.
     """
-    stored = read_tensors(path)
+    load_tensors(network, read_tensors(path), str(path))
+
+
+def load_tensors(network: nn.Module, stored: Mapping[str, Tensor], source: str) -> None:
+    """Loads tensors with the network's own names, strictly.
+
+    Raises:
+        ValueError: naming the tensors of ``source`` that are missing, left over or of another
+            shape.
+    """
     expected: Mapping[str, Tensor] = network.state_dict()
     problems = {
         "missing": sorted(expected.keys() - stored.keys()),
@@ -112,7 +121,7 @@ def load_by_name(network: nn.Module, path: Path) -> None:
         f"{what}: {', '.join(names[:5])}" for what, names in problems.items() if names
     )
     if found:
-        raise ValueError(f"{path} does not fit the {type(network).__name__}: {found}")
+        raise ValueError(f"{source} does not fit the {type(network).__name__}: {found}")
     network.load_state_dict(stored)
 
 
