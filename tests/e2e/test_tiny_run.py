@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,30 @@ def test_a_finished_run_does_nothing_again(finished: Path) -> None:
     again = call("run", "tiny", "--output-dir", finished)
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in models} == before
+
+
+def test_two_processes_score_as_one(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("evaluation", "report.html"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    evaluate = ["-m", "adanat", "evaluate", "tiny", "--output-dir", str(folder)]
+    done = subprocess.run(
+        [*torchrun, *evaluate, "--evaluation.batch-size", "32"],  # of 80: two batches and one
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows, expected = (
+        json.loads((f / "evaluation" / "scores.json").read_text()) for f in (folder, finished)
+    )
+    for row, alone in zip(rows, expected, strict=True):
+        assert row.pop("policy") == alone.pop("policy")
+        speed = row.pop("images_per_second"), alone.pop("images_per_second")
+        assert min(speed) > 0
+        # Class features of the first step are shared within a batch, so small ones cost more.
+        assert row.pop("network_passes") >= alone.pop("network_passes")
+        assert row == pytest.approx(alone, rel=1e-4)
 
 
 def killed_at(folder: Path, point: str) -> bool:

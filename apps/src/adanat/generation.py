@@ -1,7 +1,7 @@
 """From sample indices to pictures: the NAT, a decoding policy and the tokenizer joined."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,7 +11,6 @@ from policyrl import GaussianPolicy, PolicySession
 from torch import Tensor
 from vqtok import Tokenizer
 
-from adanat.engine import AccelerateEngine
 from adanat.metrics import to_uint8
 
 
@@ -72,8 +71,6 @@ class Generator:
     """Sample indices (B,) to labels (B,)."""
     batch_size: int
     cost: Cost = field(default_factory=Cost)
-    engine: AccelerateEngine | None = None
-    """Processes that share the batches: each draws some, all get all of them."""
 
     def batches(
         self,
@@ -91,30 +88,17 @@ class Generator:
             num_samples: how many images in all.
             start: first sample index.
         """
-        policy, noise = _decoding(policy), NoiseSource(seed)
         end = start + num_samples
-        spans = [(a, min(a + self.batch_size, end)) for a in range(start, end, self.batch_size)]
-        engine = self.engine
-        width = engine.num_processes if engine is not None else 1
-        for first in range(0, len(spans), width):
-            batches = spans[first : first + width]
-            began = time.perf_counter()
-            if engine is None or width == 1:
-                drawn = [self._draw(policy, batches[0], noise)]
-            else:
-                # Whoever finds no batch left draws the last one, too: all have something to send.
-                own = batches[min(engine.process_index, len(batches) - 1)]
-                drawn = self._shared(engine, self._draw(policy, own, noise), batches)
-            seconds = time.perf_counter() - began
-            for batch in drawn:
-                images = len(batch.images)
-                self.cost.add(images, seconds / len(drawn), batch.generation.num_passes)
-                yield batch
+        for first in range(start, end, self.batch_size):
+            yield self.draw(policy, (first, min(first + self.batch_size, end)), seed=seed)
 
-    def _draw(self, policy: DecodingPolicy, span: tuple[int, int], noise: NoiseSource) -> Batch:
+    def draw(self, policy: DecodingPolicy, span: tuple[int, int], *, seed: int) -> Batch:
+        """The pictures of sample indices `span[0]` to `span[1] - 1`, in one batch."""
+        began = time.perf_counter()
         indices = torch.arange(*span, device=self._device)
-        generation = self._generate(policy, indices, noise)
+        generation = self._generate(_decoding(policy), indices, NoiseSource(seed))
         images = to_uint8(self.decode(generation.tokens)).cpu()  # waits for the device
+        self.cost.add(len(images), time.perf_counter() - began, generation.num_passes)
         return Batch(images, self.label_plan(indices).cpu(), generation)
 
     def _generate(
@@ -128,30 +112,6 @@ class Generator:
     @property
     def _device(self) -> torch.device:
         return next(self.nat.parameters()).device
-
-    def _shared(
-        self, engine: AccelerateEngine, own: Batch, spans: Sequence[tuple[int, int]]
-    ) -> list[Batch]:
-        """The batches of all processes, equal to those that one process would have drawn."""
-
-        def everyone(tensor: Tensor) -> tuple[Tensor, ...]:
-            padding = tensor.new_zeros((self.batch_size - len(tensor), *tensor.shape[1:]))
-            parts: tuple[Tensor, ...] = engine.gather(torch.cat([tensor, padding])).split(
-                self.batch_size
-            )
-            return parts
-
-        passes = engine.gather(torch.tensor([own.generation.num_passes])).tolist()
-        columns = (own.images, own.generation.tokens, own.generation.parameters)
-        batches = []
-        for span, images, tokens, parameters, num_passes in zip(
-            spans, *map(everyone, columns), passes, strict=False
-        ):
-            size = span[1] - span[0]
-            labels = self.label_plan(torch.arange(*span, device=tokens.device)).cpu()
-            generation = Generation(tokens[:size], parameters[:size], (), num_passes)
-            batches.append(Batch(images[:size], labels, generation))
-        return batches
 
     def parameters(self, policy: DecodingPolicy, *, seed: int, num_samples: int) -> Tensor:
         """(N, T, 4) that `policy` chooses for samples 0 to N - 1, without their pictures."""

@@ -1,6 +1,6 @@
 """Measures images on features that no policy was trained on (EfficientNet-Lite2 by default)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from advreward import efficientnet_lite
 from natgen import DecodingPolicy
 from torch import Tensor
 
+from adanat.batch_sharing import gather_rows, own_spans
 from adanat.generation import Cost, Generator
 from adanat.metrics import (
     PooledFeatures,
@@ -37,6 +38,8 @@ class Sampled(NamedTuple):
 
 class Judge:
     """Draws samples under any policy and embeds them batch by batch; no image is kept.
+
+    The processes of the run share the work, and all get the results: call its methods on all.
 
     Args:
         run: whose models and data are used.
@@ -69,27 +72,47 @@ class Judge:
             batch_size=self._run.recipe.evaluation.batch_size,
         )
 
-    def embed(self, batches: Iterable[Tensor]) -> dict[str, FloatArray]:
-        """Features (N, D) of each extractor for batches of uint8 images (B, 3, H, W)."""
+    def embed(
+        self, num_images: int, images: Callable[[slice], Tensor], *, description: str
+    ) -> dict[str, FloatArray]:
+        """Features (N, D) of each extractor.
+
+        Args:
+            num_images: N.
+            images: rows of the images to uint8 (B, 3, H, W).
+            description: of the progress bar.
+        """
+        engine, batch_size = self._run.engine, self._run.recipe.evaluation.batch_size
+        spans = own_spans(engine, num_images, batch_size)
         parts: dict[str, list[FloatArray]] = {name: [] for name in self._extractors}
-        for images in batches:
-            for name, pooled in self._extractors.items():
-                parts[name].append(extract_features(images, pooled, device=self._run.device))
-        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        own_images = sum(end - start for start, end in spans)
+        with ProgressReporter(description, own_images, shown=engine.is_main) as progress:
+            for start, end in spans:
+                batch = images(slice(start, end))
+                for name, pooled in self._extractors.items():
+                    parts[name].append(extract_features(batch, pooled, device=self._run.device))
+                progress.advance(end - start)
+        return {
+            name: gather_rows(
+                engine, torch.from_numpy(np.concatenate(arrays)), num_images, batch_size
+            ).numpy()
+            for name, arrays in parts.items()
+        }
 
     def references(self, split: str) -> dict[str, Reference]:
         """Features of all real images of a split, for each extractor."""
         recipe, images = self._run.recipe.evaluation, self._run.reference_images(split).images
         found = {}
         for name, pooled in self._extractors.items():
-            features = extract_features_cached(
-                images,
-                pooled,
-                extractor_name=f"{name} at {recipe.feature_size} px, {self._version(name)}",
-                cache_folder=self._run.folder.features,
-                batch_size=recipe.batch_size,
-                device=self._run.device,
-            )
+            with self._run.engine.main_first():  # it leaves the features on the disk
+                features = extract_features_cached(
+                    images,
+                    pooled,
+                    extractor_name=f"{name} at {recipe.feature_size} px, {self._version(name)}",
+                    cache_folder=self._run.folder.features,
+                    batch_size=recipe.batch_size,
+                    device=self._run.device,
+                )
             found[name] = Reference(features=features)
         return found
 
@@ -101,16 +124,23 @@ class Judge:
         self, policy: DecodingPolicy, *, seed: int, num_samples: int, description: str
     ) -> Sampled:
         """Draw samples 0 to `num_samples` - 1 under a noise seed."""
-        generator = self.generator
+        generator, engine = self.generator, self._run.engine
         generator.cost = Cost()
         parameters: list[Tensor] = []
 
-        def images() -> Iterable[Tensor]:
-            with ProgressReporter(description, num_samples) as progress:
-                for batch in generator.batches(policy, seed=seed, num_samples=num_samples):
-                    parameters.append(batch.generation.parameters.cpu())
-                    yield batch.images
-                    progress.advance(len(batch.images))
+        def images(rows: slice) -> Tensor:
+            batch = generator.draw(policy, (rows.start, rows.stop), seed=seed)
+            parameters.append(batch.generation.parameters.cpu())
+            return batch.images
 
-        features = self.embed(images())
-        return Sampled(features, torch.cat(parameters), generator.cost)
+        features = self.embed(num_samples, images, description=description)
+        chosen = gather_rows(engine, torch.cat(parameters), num_samples, generator.batch_size)
+        return Sampled(features, chosen, self._whole_cost())
+
+    def _whole_cost(self) -> Cost:
+        """Of all processes, which work at the same time."""
+        own = self.generator.cost
+        row = torch.tensor([[own.images, own.seconds, own.passes]], dtype=torch.float64)
+        rows = self._run.engine.gather(row)
+        images, _, passes = rows.sum(dim=0).tolist()
+        return Cost(int(images), rows[:, 1].mean().item(), passes)

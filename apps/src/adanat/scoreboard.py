@@ -1,10 +1,12 @@
 """What an evaluation measures of each policy and seed, with the same labels and the same noise."""
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from natgen import DecodingPolicy
+from torch import Tensor
 
 from adanat.caption_judge import CaptionJudge
 from adanat.checkpoints import atomic_write_json, read_json
@@ -43,7 +45,8 @@ class Scoreboard:
         self._path = folder / "scores.json"
         self.rows: list[dict[str, Any]] = read_json(self._path) if self._path.is_file() else []
         self._policies: dict[str, DecodingPolicy] = {}
-        self.classifier = _load_or_train_classifier(run, folder / "classifier")
+        with run.engine.main_first():  # it trains
+            self.classifier = _load_or_train_classifier(run, folder / "classifier")
         self._judge = Judge(run, {CLASSIFIER: self.classifier.features}, split="test")
         self.label_plan = self._judge.conditions.plan
         self._captions = None if run.recipe.text.encoder is None else CaptionJudge(run)
@@ -82,7 +85,8 @@ class Scoreboard:
 
     def _add(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
-        atomic_write_json(self._path, self.rows)
+        if self._run.engine.is_main:
+            atomic_write_json(self._path, self.rows)
 
     def values(self, name: str, key: str) -> dict[int, float]:
         """One score of a policy by seed."""
@@ -90,20 +94,24 @@ class Scoreboard:
 
     def bounds(self) -> dict[str, dict[str, float]]:
         """The floor and the real-to-real distance, with as many images as samples if there are."""
-        run, batch_size = self._run, self._run.recipe.evaluation.batch_size
+        run = self._run
         real = run.images("validation").images[: run.recipe.evaluation.num_samples]
         codes, _ = run.tokens("validation").batch(range(len(real)))
         decode = self._judge.generator.tokenizer.decode
-        rebuilt = (to_uint8(decode(chunk.to(run.device))) for chunk in codes.split(batch_size))
+
+        def rebuild(rows: slice) -> Tensor:
+            return to_uint8(decode(codes[rows].to(run.device)))
+
+        images: dict[str, Callable[[slice], Tensor]] = {
+            "real_to_real": real.__getitem__,
+            "reconstructions": rebuild,
+        }
         return {
-            "real_to_real": {
+            name: {
                 "num_images": len(real),
-                **self._score(self._judge.embed(real.split(batch_size))),
-            },
-            "reconstructions": {
-                "num_images": len(real),
-                **self._score(self._judge.embed(rebuilt)),
-            },
+                **self._score(self._judge.embed(len(real), rows_of, description=name)),
+            }
+            for name, rows_of in images.items()
         }
 
     def caption_protocol(self) -> dict[str, float]:

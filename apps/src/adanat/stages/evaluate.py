@@ -39,8 +39,6 @@ def evaluate(run: Run) -> None:
     recipe = run.recipe.evaluation
     policies = contestants(run)
     with stage:
-        if not run.engine.is_main:
-            return
         scores = Scoreboard(run, stage.folder)
         for seed in recipe.seeds:
             for name, policy in policies.items():

@@ -25,8 +25,6 @@ def search_schedule(run: Run) -> None:
         return
     recipe, num_steps = run.recipe.schedule, run.recipe.num_decoding_steps
     with stage:
-        if not run.engine.is_main:
-            return
         measured = _Measured(run, stage)
         grid = [
             SchedulePoint(num_steps, remask, sampling, guidance)
@@ -45,8 +43,6 @@ def search_more_steps(run: Run) -> None:
         return
     best = tuned_point(run)
     with stage:
-        if not run.engine.is_main:
-            return
         measured = _Measured(run, stage)
         points = [
             measured.refine(replace(best, num_steps=steps))
@@ -63,6 +59,7 @@ class _Measured:
         self._num_samples = run.recipe.schedule.num_samples
         self._max_rounds = run.recipe.schedule.refinement_rounds
         self._seed = derive_seed(run.recipe.seed, "schedule search")
+        self._engine = run.engine
         self._judge = Judge(run)
         self._reference: Reference | None = None
         self.rows: list[dict[str, Any]] = read_json(self._path) if self._path.is_file() else []
@@ -99,7 +96,9 @@ class _Measured:
                 f"sampling {point.sampling_temperature:g} guidance {point.guidance_scale:g}"
             ),
         )
-        distance = frechet_score(sampled.features[LITE2], self._reference)
-        self.rows.append({"point": asdict(point), "lite2_fd": distance})
-        atomic_write_json(self._path, self.rows)
-        return distance
+        scores = {"lite2_fd": frechet_score(sampled.features[LITE2], self._reference)}
+        scores = self._engine.mean(scores)  # or processes might walk apart by the last bit
+        self.rows.append({"point": asdict(point), **scores})
+        if self._engine.is_main:
+            atomic_write_json(self._path, self.rows)
+        return scores["lite2_fd"]

@@ -27,8 +27,6 @@ def search_static(run: Run) -> None:
     recipe = run.recipe.static_search
     prior = tuned_point(run).schedule().values
     with stage:
-        if not run.engine.is_main:
-            return
         search = StaticSearch(
             decoding_spec(prior, learned=run.recipe.policy.learned),
             StaticSearchConfig(
@@ -41,9 +39,12 @@ def search_static(run: Run) -> None:
         path = stage.folder / "measured.json"
         if path.is_file():
             search.load_state_dict(read_json(path))
-        best = search.run(
-            _objective(run), after_score=lambda: atomic_write_json(path, search.state_dict())
-        )
+
+        def write_down() -> None:
+            if run.engine.is_main:
+                atomic_write_json(path, search.state_dict())
+
+        best = search.run(_objective(run), after_score=write_down)
         scores = search.state_dict()["scores"]
         stage.finish(
             {
@@ -74,6 +75,7 @@ def _objective(run: Run) -> Callable[[Tensor], float]:
             num_samples=run.recipe.static_search.images_per_score,
             description="static search",
         )
-        return frechet_score(sampled.features[LITE2], reference)
+        score = frechet_score(sampled.features[LITE2], reference)
+        return run.engine.mean({"lite2_fd": score})["lite2_fd"]  # to the last bit, on all
 
     return distance

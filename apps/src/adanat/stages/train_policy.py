@@ -149,11 +149,9 @@ class _Selection:
         self._engine = run.engine
         self._policy = policy
         self._judge = Judge(run)
-        self._judge.generator.engine = run.engine
         self._seed = derive_seed(run.recipe.seed, "policy validation")
         self._num_samples = run.recipe.policy.validation_samples
-        with run.engine.main_first():  # it leaves the features on the disk
-            self._reference = self._judge.references("validation")[LITE2]
+        self._reference = self._judge.references("validation")[LITE2]
         self.distance = math.inf
         self.step = 0
         self._weights: dict[str, Tensor] = {}

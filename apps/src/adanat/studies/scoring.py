@@ -55,13 +55,12 @@ def score(
     if stage.is_done():
         return stage
     with stage:
-        if run.engine.is_main:
-            board = Scoreboard(run, stage.folder)
-            loaded = policies()
-            for seed in recipe.evaluation.seeds:
-                for name, policy in loaded.items():
-                    board.measure(name, policy, seed)
-            stage.finish({"scores": board.rows})
+        board = Scoreboard(run, stage.folder)
+        loaded = policies()
+        for seed in recipe.evaluation.seeds:
+            for name, policy in loaded.items():
+                board.measure(name, policy, seed)
+        stage.finish({"scores": board.rows})
     return stage
 
 
