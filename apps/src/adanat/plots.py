@@ -257,7 +257,8 @@ def _draw_series(axes: Axes, series: Series, colour: str) -> None:
     steps, values = series.steps[finite], series.values[finite].astype(np.float64)
     window = len(values) // 30
     if window < 2:
-        axes.plot(steps, values, color=colour, label=series.label)
+        marker = "o" if len(values) == 1 else None  # a line of one point is invisible
+        axes.plot(steps, values, color=colour, label=series.label, marker=marker)
         return
     sums = np.cumsum(np.concatenate(([0.0], values)))
     index = np.arange(len(values))

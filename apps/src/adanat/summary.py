@@ -25,7 +25,7 @@ COLUMNS = (
     Column(key=f"{CLASSIFIER}_fd", label="classifier FD", better="lower", digits=3),
     Column(key="caption_score", label="caption score", better="higher", digits=3),
     Column(key="network_passes", label="passes / image", digits=1),
-    Column(key="images_per_second", label="images / s", digits=0),
+    Column(key="images_per_second", label="images / s", digits=2),
 )
 
 
