@@ -94,7 +94,12 @@ def study_adaptivity(
         return folder / f"{NAME}.md"
     chosen = differences.read(path)
     _draw(folder, runs, rows, studied, chosen)
-    return _write(folder, run, runs, rows, studied, ablation, chosen, stages)
+    options = ["--steps", *map(str, runs), "--ablation", *subsets]
+    command = pages.command(
+        "study-adaptivity", run, *options, "--ablation-seeds", str(ablation_seeds)
+    )
+    protocol = pages.protocol(run, command, stages)
+    return _write(folder, run, runs, rows, studied, ablation, chosen, protocol)
 
 
 def _check(run: Run, steps: Sequence[int], ablation_seeds: int) -> None:
@@ -157,7 +162,7 @@ def _write(
     studied: Run,
     ablation: Mapping[str, tuple[Run, Rows]],
     chosen: differences.Chosen,
-    stages: Sequence[Stage],
+    protocol: str,
 ) -> Path:
     distances = {
         name: {n: value(rows[n], _entries(name, runs[n]), DISTANCE) for n in runs}
@@ -187,7 +192,6 @@ def _write(
     text, differing = differences.table(chosen, active.cpu().numpy(), names)
     counts = [f"T = {n}" for n in runs]
     budget = studied.stages.static_search.results()["num_images"]
-    flags = " ".join(map(str, runs))
     return pages.write(
         folder,
         NAME,
@@ -232,12 +236,7 @@ def _write(
             text,
             "![Chosen numbers](parameters.png)",
             "## How it was measured",
-            pages.protocol(
-                run,
-                f"adanat study-adaptivity {run.recipe.name} --output-dir {run.output_dir} "
-                f"--steps {flags}",
-                stages,
-            ),
+            protocol,
         ],
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ from adanat.contestants import ADAPTIVE, STATIC_TUNED, of_seed
 from adanat.generation import Generator
 from adanat.judge import LITE2
 from adanat.metrics_log import read_metrics
-from adanat.recipes.base import Recipe
+from adanat.recipes.base import Recipe, RewardRecipe
 from adanat.report import SampleSet, Series, TrainingFigure, Value
 from adanat.run import Run, load_model
 from adanat.schedule_points import tuned_point
@@ -27,6 +27,7 @@ from adanat.studies import pages
 from adanat.studies.scoring import Rows, gain, names_of_seeds, prepare, score, value
 
 NAME = "rewards"
+RewardKind = Literal["adversarial", "adversarial-diversity", "frechet", "pretrained"]
 _LAST = "last"
 _PRECISION, _RECALL = f"{LITE2}_precision", f"{LITE2}_recall"
 _PICTURES_PER_CLASS = 6
@@ -40,25 +41,39 @@ _CURVES = {
 }
 
 
-def study_rewards(run: Run, *, diversity_weight: float = 0.5) -> Path:
+def study_rewards(
+    run: Run, *, kinds: Sequence[RewardKind] = (), diversity_weight: float | None = None
+) -> Path:
     """Train policies for each design of the reward and compare where they end.
 
     The folder `studies/rewards` of the run gets the page `rewards.md`, `figures.json` and
     pictures. All designs share the run's models and its tuned schedule, and a policy that the run
-    itself has trained is taken over. An interrupted study goes on where it stopped.
+    itself has trained is taken over. An interrupted study goes on where it stopped, and further
+    designs may be asked for later.
 
     Args:
         run: its recipe but for the design; its own stages are done where they are missing.
-        diversity_weight: of the mixture of the adversarial reward with diversity.
+        kinds: the designs; none named: all that the run's condition allows.
+        diversity_weight: of the mixture of the adversarial reward with diversity; None: the
+            recipe's own, or 0.5 where it has none.
 
     Returns:
         The page.
+
+    Raises:
+        ValueError: a design that the run's condition does not allow.
     """
+    if diversity_weight is None:
+        diversity_weight = run.recipe.reward.diversity_weight or 0.5
+    recipes = reward_variants(run.recipe, diversity_weight)
+    if impossible := [kind for kind in kinds if kind not in recipes]:
+        raise ValueError(f"kinds must be of {list(recipes)} for this recipe, got {impossible}")
     folder = run.folder.study(NAME)
     prepare(run)
     variants = {
         name: replace(run, recipe=recipe, output_dir=folder / name, base=run)
-        for name, recipe in reward_variants(run.recipe, diversity_weight).items()
+        for name, recipe in recipes.items()
+        if name in (kinds or recipes)
     }
     tuned = replace(run, output_dir=folder / STATIC_TUNED, base=run)
     stages = [score(tuned, partial(_tuned, run), [run.stages.schedule])]
@@ -74,6 +89,7 @@ def study_rewards(run: Run, *, diversity_weight: float = 0.5) -> Path:
         return page
     curves = {name: _curves(variant) for name, variant in variants.items()}
     _draw(folder, run, variants, curves)
+    options = ["--kinds", *variants, "--mixed-diversity", f"{diversity_weight:g}"]
     summary = {name: _summary(variants[name], rows[name], curves[name]) for name in variants}
     return pages.write(
         folder,
@@ -93,17 +109,15 @@ def study_rewards(run: Run, *, diversity_weight: float = 0.5) -> Path:
             "![Curves over the training](curves.png)",
             "![Samples at the end of training](samples.png)",
             "## How it was measured",
-            pages.protocol(
-                run, f"adanat study-rewards {run.recipe.name} --output-dir {run.output_dir}", stages
-            ),
+            pages.protocol(run, pages.command("study-rewards", run, *options), stages),
         ],
     )
 
 
-def reward_variants(recipe: Recipe, diversity_weight: float) -> dict[str, Recipe]:
+def reward_variants(recipe: Recipe, diversity_weight: float) -> dict[RewardKind, Recipe]:
     """The recipe under each reward; with captions without those that go by classes."""
     plain = replace(recipe.reward, diversity_weight=0.0)
-    rewards = {
+    rewards: dict[RewardKind, RewardRecipe] = {
         "adversarial": replace(plain, design="adversarial"),
         "frechet": replace(plain, design="frechet"),
     }
