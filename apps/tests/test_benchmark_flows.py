@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from adanat.benchmark_commands import run_stages, train
+from adanat.commands.benchmarks import train
+from adanat.commands.flow import run_stages
 from adanat.doctor import examine
 from adanat.engine import AccelerateEngine
 from adanat.errors import DataError, StageError

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from adanat.checkpoints import atomic_write_json, latest_state, save_state
 from adanat.engine import AccelerateEngine
@@ -176,8 +175,7 @@ def train_loop(
                 if last or step % picture.every == 0:
                     images = picture.draw().float().cpu()
                     if log is not None:
-                        grid = make_grid(images, nrow=picture.columns)
-                        log.picture(step, picture.name, grid)
+                        log.picture(step, picture.name, images, columns=picture.columns)
             progress.advance(values=_first(shown))
             overdue = time.monotonic() - last_save >= save_every_seconds
             number = engine.largest(received[0] if received else 0)

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from torchvision.utils import save_image
 
 from adanat.checkpoints import atomic_write, atomic_write_text
 from adanat.errors import StorageError
@@ -61,21 +60,25 @@ class MetricsLog:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
 
-    def picture(self, step: int, name: str, image: Tensor) -> None:
-        """Keep a picture as ``pictures/NAME-STEP.png`` and in TensorBoard.
+    def picture(self, step: int, name: str, images: Tensor, *, columns: int) -> None:
+        """Keep a grid of images as ``pictures/NAME-STEP.png`` and in TensorBoard.
 
         Args:
             step: Number of training steps done.
             name: What it shows.
-            image: (3, H, W) in [0, 1].
+            images: (N, 3, H, W) in [0, 1].
+            columns: Images in a row.
 
         Raises:
             StorageError: It could not be written.
         """
+        from torchvision.utils import make_grid, save_image  # imports PyTorch's compiler
+
+        grid = make_grid(images, nrow=columns)
         path = Path(self._file.name).parent / PICTURES_FOLDER / f"{name}-{step:09d}.png"
-        atomic_write(path, lambda temporary: save_image(image, temporary, format="png"))
+        atomic_write(path, lambda temporary: save_image(grid, temporary, format="png"))
         with self._clear_errors():
-            self._events.add_image(name, image, step)
+            self._events.add_image(name, grid, step)
 
     def sync(self) -> None:
         """Bring all rows to the disk before a checkpoint claims their step. Raises StorageError."""

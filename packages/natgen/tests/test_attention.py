@@ -56,6 +56,12 @@ def test_a_model_tells_its_choice(class_model):
     assert "'cpu'" in class_model.attention_choice(torch.bfloat16).reason
 
 
+def test_the_choice_is_marked_as_pytorch_marks_constants():
+    marked = torch.compiler.assume_constant_result(lambda: None)
+    assert vars(marked)
+    assert vars(choose_attention) == vars(marked)
+
+
 def test_a_model_compiles_in_one_piece(class_model):
     tokens, labels = torch.full((2, 12), 16), torch.tensor([0, 5])
     compiled = torch.compile(class_model, backend="eager", fullgraph=True)

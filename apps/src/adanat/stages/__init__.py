@@ -1,4 +1,7 @@
-"""The stages of a run, in order; each does nothing when it is finished already."""
+"""The stages of a run, in order; each does nothing when it is finished already.
+
+`adanat.stages.write_report` is imported by its own name: it draws with matplotlib.
+"""
 
 from adanat.stages.evaluate import evaluate
 from adanat.stages.prepare_data import prepare_data
@@ -9,7 +12,6 @@ from adanat.stages.tokenize import tokenize
 from adanat.stages.train_generator import train_generator
 from adanat.stages.train_policy import train_policies
 from adanat.stages.train_tokenizer import train_tokenizer
-from adanat.stages.write_report import write_report
 
 __all__ = [
     "evaluate",
@@ -23,5 +25,4 @@ __all__ = [
     "train_generator",
     "train_policies",
     "train_tokenizer",
-    "write_report",
 ]

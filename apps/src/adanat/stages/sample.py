@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.utils import save_image
 
 from adanat.conditions import Condition
 from adanat.contestants import ADAPTIVE, ADAPTIVE_STATIC, contestants, of_seed
@@ -87,6 +86,8 @@ def sample(
         kept, drawn = rewards.amax(dim=0).mean(), rewards.mean()
         print(f"kept 1 of {candidates} candidates: mean reward {kept:.3f}, of all {drawn:.3f}")
     print(f"{generator.cost.passes / num_samples:.2f} network passes for each image kept")
+    from torchvision.utils import save_image  # imports PyTorch's compiler: only where it is used
+
     run.folder.samples.mkdir(parents=True, exist_ok=True)
     path = run.folder.samples / f"{name}.png"
     save_image(from_uint8(images), path, nrow=row)

@@ -1,0 +1,60 @@
+"""The commands of the studies."""
+
+from typing import Annotated
+
+import tyro
+
+from adanat import studies
+from adanat.commands.options import DataDir, OutputDir, RecipeChoice, open_run
+
+
+def study_rewards(
+    recipe: RecipeChoice,
+    output_dir: OutputDir = None,
+    data_dir: DataDir = None,
+    kinds: Annotated[
+        tuple[studies.RewardKind, ...],
+        tyro.conf.arg(help="Designs to compare; more may be asked for later. Default: all."),
+    ] = (),
+    mixed_diversity: Annotated[
+        float | None,
+        tyro.conf.arg(
+            help="Weight of diversity in adversarial-diversity. Default: the recipe's, else 0.5."
+        ),
+    ] = None,
+) -> None:
+    """Compare policies trained for different rewards; goes on where it was stopped.
+
+    Uses the run in the folder, and makes it up to its schedule where it is missing.
+    """
+    run = open_run(recipe, output_dir, data_dir)
+    print(studies.study_rewards(run, kinds=kinds, diversity_weight=mixed_diversity))
+
+
+def study_adaptivity(
+    recipe: RecipeChoice,
+    output_dir: OutputDir = None,
+    data_dir: DataDir = None,
+    steps: Annotated[tuple[int, ...], tyro.conf.arg(help="Numbers of decoding steps.")] = (
+        2,
+        4,
+        6,
+        8,
+    ),
+    ablation: Annotated[
+        tuple[studies.SubsetKind, ...],
+        tyro.conf.arg(help="Policies that learn each number alone, all without each, or both."),
+    ] = ("alone",),
+    ablation_seeds: Annotated[
+        int, tyro.conf.arg(help="How many of the policy seeds those are trained with.")
+    ] = 1,
+) -> None:
+    """Compare policies with the schedules they must beat, at several numbers of steps.
+
+    Uses the run in the folder, and makes it up to its schedule where it is missing.
+    """
+    run = open_run(recipe, output_dir, data_dir)
+    page = studies.study_adaptivity(
+        run, steps=steps, subsets=ablation, ablation_seeds=ablation_seeds
+    )
+    print(page)
