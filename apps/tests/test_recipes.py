@@ -39,6 +39,14 @@ def test_image_sizes_must_agree() -> None:
         replace(recipe, data=replace(recipe.data, image_size=16))
 
 
+def test_captions_that_tell_left_from_right_are_not_mirrored() -> None:
+    by_caption, by_class = get_recipe("emoji-scenes-text"), get_recipe("emoji-scenes")
+    mirrored = replace(by_class.tokens, mirrored=True)
+    assert replace(by_class, tokens=mirrored).tokens.mirrored
+    with pytest.raises(ValueError, match=r"tokens\.mirrored is True, but the captions of emoji-sc"):
+        replace(by_caption, tokens=mirrored)
+
+
 def test_comparisons_are_at_more_steps() -> None:
     recipe = get_recipe("digits")
     with pytest.raises(ValueError, match=r"above num_decoding_steps \(8\), got \[8\]"):

@@ -113,7 +113,8 @@ class TokensRecipe:
     """The images as codes, which is what the transformer learns from."""
 
     mirrored: bool = False
-    """Whether mirrored copies of the images to learn from follow behind the originals."""
+    """Whether mirrored copies of the images to learn from follow behind the originals. Captions are
+    kept as they are, so leave it out where they tell left from right."""
     batch_size: int = 250
     num_verified: int = 256
     """Items of each split that are encoded again, once the store is finished."""
@@ -390,8 +391,13 @@ class Recipe:
                 f"tokenizer.model.image_size is {self.tokenizer.model.image_size} but "
                 f"data.image_size is {self.data.image_size}: set both to the same size"
             )
-
-        if self.text.encoder is not None and (
+        captioned = self.text.encoder is not None
+        if captioned and self.tokens.mirrored and self.data.source == EMOJI_SCENES:
+            raise ValueError(
+                f"tokens.mirrored is True, but the captions of {EMOJI_SCENES} say what is left of "
+                "what: leave it out, or text.encoder"
+            )
+        if captioned and (
             self.reward.design == "pretrained" or self.reward.diversity_weight
         ):
             raise ValueError(
