@@ -91,6 +91,15 @@ def test_kernel_distance_is_seeded_and_leaves_the_global_generator_alone():
     assert values[0] == values[1] != values[2]
 
 
+def test_one_subset_serves_where_every_subset_is_the_whole_set():
+    generated, reference = draw(4, 40, 6), draw(5, 40, 6, shift=0.4)
+    whole = kernel_distance(generated, reference, seed=0, num_subsets=1)
+    assert kernel_distance(generated, reference, seed=1) == pytest.approx(whole, rel=1e-5)
+    more = np.concatenate([reference, reference + 1])  # subsets of these differ
+    values = {kernel_distance(generated, more, seed=0, num_subsets=n) for n in (1, 2)}
+    assert len(values) == 2
+
+
 def test_precision_and_recall_follow_their_definition():
     generated, reference = draw(8, 60, 3), draw(9, 70, 3, shift=0.7)
 

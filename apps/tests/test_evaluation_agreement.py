@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch_fidelity
 from adanat.data import load_source
+from adanat.errors import DataError
 from adanat.evaluation.chunks import collect
 from adanat.evaluation.extractors import (
     AdmExtractor,
@@ -23,6 +24,7 @@ from adanat.metrics import (
     kernel_distance,
     kernel_distance_interval,
     nearest_neighbours,
+    neighbour_radii,
     share_interval,
 )
 from PIL import Image, ImageFilter
@@ -84,7 +86,8 @@ def test_clean_figures_are_those_of_clean_fid(folders, tmp_path):
     np.testing.assert_allclose(sample.features, features[0], atol=1e-5)
     np.random.seed(2020)  # noqa: NPY002
     expected = cleanfid.fid.kernel_distance(features[1], features[0])
-    assert METRICS["kid"].value(sample) == pytest.approx(expected, rel=1e-4)
+    # The library sums float32 kernels, near 1, of 100 orders of the same images.
+    assert METRICS["kid"].value(sample) == pytest.approx(expected, abs=1e-6)
 
 
 class FidelityExtractor(FeatureExtractorBase):
@@ -138,6 +141,18 @@ def test_adm_figures_are_those_of_torch_fidelity(folders, tmp_path):
     assert found["inception-score"] == pytest.approx(expected["inception_score_mean"], rel=1e-5)
 
 
+def test_what_too_few_images_cannot_tell_is_refused(tmp_path):
+    for index in range(4):
+        Image.new("RGB", (8, 8), (60 * index, 0, 0)).save(tmp_path / f"{index}.png")
+    extractor = AdmExtractor(lambda images: small_network(images.float()), device=CPU)
+    sample = sample_of(extractor, tmp_path, tmp_path, tmp_path / "cache")
+    assert METRICS["precision"].value(sample) == 1
+    with pytest.raises(DataError, match="balls through neighbour 5 need more real images than 4"):
+        METRICS["coverage"].value(sample)
+    with pytest.raises(DataError, match="10 splits: 4 images are too few"):
+        METRICS["inception-score"].value(sample)
+
+
 def test_a_gaussian_case_is_exact():
     # Features whose sample moments are exactly those of two Gaussians of known distance.
     corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], dtype=np.float32)
@@ -166,6 +181,8 @@ def test_density_and_coverage_follow_their_definition():
     density, coverage = density_coverage(fake, real, batch_size=16)
     assert density == pytest.approx(inside.sum() / (5 * 40))
     assert coverage == pytest.approx(inside.any(axis=0).mean())
+    radii = neighbour_radii(real, neighborhood=5)
+    assert density_coverage(fake, real, reference_radii=radii) == (density, coverage)
     with pytest.raises(ValueError, match="neighborhood is 50"):
         density_coverage(real, real, neighborhood=50)
 

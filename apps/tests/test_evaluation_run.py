@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,18 +14,12 @@ from adanat.cli import main
 from adanat.errors import DataError, StageError
 from adanat.evaluation import SourceEvaluation, evaluate_source, names_path
 from adanat.evaluation.chunks import Times, collect
-from adanat.evaluation.comparison import gain, read_entries
+from adanat.evaluation.comparison import Entry, Score, gain, read_entries
 from adanat.evaluation.comparison_tables import Comparison
 from adanat.evaluation.cost import measure_cost
 from adanat.evaluation.extractors import FEATURES, Identity
-from adanat.evaluation.generators import (
-    GeneratedSource,
-    Models,
-    balanced,
-    captioned,
-    load_policy,
-    random,
-)
+from adanat.evaluation.generators import GeneratedSource, balanced, captioned, random
+from adanat.evaluation.models import Models, load_policy
 from adanat.evaluation.processes import Processes
 from adanat.evaluation.results import EvaluationResult
 from adanat.run_folder import RunFolder
@@ -78,7 +73,11 @@ def run_folder(tmp_path_factory):
 def source_of(root, *, policy="adaptive", seed=0, num_samples=20, batch_size=4, num_steps=None):
     models = Models.load(root, policy=policy, num_steps=num_steps, device=CPU)
     return GeneratedSource(
-        models, balanced(3), num_samples=num_samples, seed=seed, batch_size=batch_size
+        models,
+        balanced(3, num_samples),
+        num_samples=num_samples,
+        seed=seed,
+        batch_size=batch_size,
     )
 
 
@@ -107,6 +106,19 @@ def test_keys_tell_generators_apart(run_folder):
     }
     assert len(keys) == 5
     assert source_of(run_folder).key in keys
+
+
+def test_keys_tell_policies_of_equal_weights_but_another_prior_apart(run_folder):
+    source, other = source_of(run_folder), source_of(run_folder)
+    other.models.policy.spec.prior[0, 2] *= 1.01
+    assert source.key != other.key
+
+
+def test_the_balanced_plan_says_how_many_each_class_has():
+    assert balanced(10, 50).description == "balanced labels (10 classes, 5 samples each)"
+    assert "2 or 3 samples each" in balanced(4, 10).description
+    assert torch.bincount(balanced(4, 10).of(torch.arange(10))).tolist() == [3, 3, 2, 2]
+    assert "0 or 1 samples each" in balanced(4, 3).description
 
 
 def test_random_labels_follow_seed_and_index():
@@ -213,17 +225,37 @@ def test_every_figure_carries_what_it_takes_to_judge_it(run_folder, tmp_path, re
         assert figure.num_samples == 24
         assert figure.num_reference == 30
         assert set(figure.by_seed) == {"0", "1"}
-        assert figure.interval == "95 % over 2 generation seeds"
+        assert figure.interval == "95 % over 2 generation seeds, Student's t"
         assert figure.low <= figure.value <= figure.high
         assert figure.extractor["resize"] == "bilinear, antialias, 32 px"
-    assert result.label_plan == "balanced labels (3 classes)"
-    assert "balanced labels" in result.text()
+    assert result.label_plan == "balanced labels (3 classes, 8 samples each)"
+    assert result.label_plan in result.text()
     for name in ("samples.png", "neighbours.png", "classes.png", "neighbours.json"):
         assert (tmp_path / "p" / name).is_file()
     with np.load(tmp_path / "s-seed-1.npz") as archive:
         source = source_of(run_folder, seed=1, num_samples=24, batch_size=8)
         np.testing.assert_array_equal(archive["arr_0"], pixels(source, 0, 24))
-    assert result.seconds["scoring"] > 0
+
+
+def test_time_is_told_by_its_parts(run_folder, tmp_path, real_images):
+    began = time.perf_counter()
+    few = {"metrics": ("recall",)}
+    result = evaluate_source(options(run_folder, tmp_path, save_npz=tmp_path / "s.npz", **few))
+    wall = time.perf_counter() - began
+    parts = result.seconds
+    assert set(parts) == {
+        *("transformer", "policy", "decoder", "drawing", "reading", "features", "saving"),
+        *("counting", "scores", "rest"),
+    }
+    assert min(parts.values()) > 0
+    # Nothing is told twice or left out; what follows is the writing of the results.
+    assert 0.9 * wall < sum(parts.values()) <= wall
+    networks = sum(parts[name] for name in ("transformer", "policy", "decoder", "features"))
+    assert result.network_share == pytest.approx(networks / sum(parts.values()))
+    assert 0.05 < result.peak_memory_gb < 100
+    again = evaluate_source(options(run_folder, tmp_path, **few))
+    assert again.seconds["features"] == parts["features"]  # as kept with the features
+    assert again.seconds["rest"] > 0
 
 
 def test_one_seed_has_intervals_only_where_resampling_is_unbiased(
@@ -232,7 +264,32 @@ def test_one_seed_has_intervals_only_where_resampling_is_unbiased(
     result = evaluate_source(options(run_folder, tmp_path))
     intervals = {figure.key: figure.interval for figure in result.figures}
     assert intervals.pop("lite2_fd") is None
-    assert set(intervals.values()) == {"95 % over resampled images"}
+    assert set(intervals.values()) == {"95 % over resampled images, bootstrap"}
+
+
+def test_statistics_beside_images_serve_the_distance_alone(run_folder, tmp_path, real_images):
+    """As in ADM's reference batches: statistics of all images, and some of the images."""
+    generator = np.random.default_rng(1)
+    moments = {"mu": generator.normal(size=1280), "sigma": np.eye(1280)}
+    np.savez(tmp_path / "both.npz", arr_0=real_images, **moments)
+    np.savez(tmp_path / "moments.npz", **moments)
+    shared = {"metrics": ("lite2", "precision"), "statistics_protocol": "lite2"}
+    both = evaluate_source(
+        options(run_folder, tmp_path, reference=str(tmp_path / "both.npz"), **shared)
+    )
+    assert [figure.num_reference for figure in both.figures] == [0, 30]
+    only = {"reference": str(tmp_path / "moments.npz"), "metrics": ("lite2",)}
+    alone = evaluate_source(options(run_folder, tmp_path, **shared | only))
+    assert alone.figures == both.figures[:1]
+    assert "against given statistics" in both.text()
+
+
+def test_what_the_reference_cannot_give_is_said_before_any_image_is_drawn(run_folder, tmp_path):
+    np.savez(tmp_path / "moments.npz", mu=np.zeros(4), sigma=np.eye(4))
+    wanted = options(run_folder, tmp_path, reference=str(tmp_path / "moments.npz"))
+    with pytest.raises(DataError, match="KID, precision, recall, density and coverage need"):
+        evaluate_source(wanted)
+    assert not list(wanted.cache.rglob("chunk-*"))
 
 
 @pytest.mark.slow
@@ -265,7 +322,7 @@ def test_operations_are_those_counted_by_hand(run_folder):
     skips = config.depth // 2 * 2 * length * 2 * width * width
     head = 2 * tokens * (width * width + width * config.codebook_size)
     row = (config.depth + 1) * block + skips + head
-    found = measure_cost(source, Times(images=4, reading=2.0))
+    found = measure_cost(source, Times(images=4, reading=2.0, features=9.0))
     decoder = flops_of(source.models.tokenizer.decode, torch.zeros(4, 4, 4, dtype=torch.int64)) / 4
     assert found.gflops * 1e9 == pytest.approx(found.network_passes * row + decoder)
     assert found.policy_flops_share == found.policy_time_share == 0
@@ -287,7 +344,9 @@ def test_the_policy_network_s_share_is_its_own_operations(run_folder):
     policy = source.models.policy
     own = flops_of(lambda: policy(torch.zeros(4, 16, 16), 0)) * STEPS / 4
     assert found.policy_flops_share == pytest.approx(own / (found.gflops * 1e9))
-    assert 0 < found.policy_time_share < 1
+    shares = (found.transformer_time_share, found.policy_time_share, found.decoder_time_share)
+    assert min(shares) > 0
+    assert sum(shares) < 1
 
 
 def test_comparisons_are_paired_and_tabulated(run_folder, tmp_path, real_images):
@@ -299,7 +358,7 @@ def test_comparisons_are_paired_and_tabulated(run_folder, tmp_path, real_images)
     assert [entry.family for entry in entries] == ["tuned", "tuned"]
     paired = gain(*entries, "lite2_precision")
     first, second = (entry.scores["lite2_precision"].by_seed for entry in entries)
-    assert paired.mean == pytest.approx(np.mean([first[s] - second[s] for s in ("0", "1")]))
+    assert paired.mean == pytest.approx(np.mean([second[s] - first[s] for s in ("0", "1")]))
     comparison = Comparison(entries, metric="lite2_precision", baseline="tuned")
     comparison.write(tmp_path / "cmp", cost="gflops")
     for ending in ("md", "tex", "csv", "json", "png", "svg"):
@@ -315,6 +374,21 @@ def test_comparisons_are_paired_and_tabulated(run_folder, tmp_path, real_images)
     )
     with pytest.raises(DataError, match="lite2_precision cannot be compared"):
         read_entries([tmp_path / "tuned.json", tmp_path / "o.json"])
+    np.savez(tmp_path / "real.npz", arr_0=255 - real_images)  # as many, but others
+    evaluate_source(options(run_folder, tmp_path, output=tmp_path / "o.json", seeds=(0, 1), **few))
+    with pytest.raises(DataError, match="lite2_precision cannot be compared"):
+        read_entries([tmp_path / "tuned.json", tmp_path / "o.json"])
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("lite2_fd", 1), ("lite2_recall", -1)])
+def test_a_gain_is_an_improvement_whichever_way_is_better(metric, sign):
+    def entry(name, values):
+        by_seed = {str(seed): value for seed, value in enumerate(values)}
+        score = Score(value=np.mean(values), by_seed=by_seed, low=None, high=None, basis="")
+        return Entry(name=name, family=name, num_steps=4, scores={metric: score}, cost={})
+
+    found = gain(entry("before", [0.5, 0.7]), entry("after", [0.4, 0.5]), metric)
+    assert found.mean == pytest.approx(sign * 0.15)
 
 
 def test_recipes_and_paths_share_one_command(run_folder, tmp_path, real_images, capsys):
@@ -341,9 +415,11 @@ def test_recipes_and_paths_share_one_command(run_folder, tmp_path, real_images, 
 def test_options_that_contradict_one_another_are_refused(run_folder, tmp_path, real_images):
     with pytest.raises(ValueError, match="lite2 compare with real images"):
         options(run_folder, tmp_path, metrics=("lite2",), reference=None)
+    with pytest.raises(ValueError, match="num_samples is 0"):
+        options(run_folder, tmp_path, num_samples=0)
     with pytest.raises(ValueError, match="--clip-dir"):
         options(run_folder, tmp_path, metrics=("clip-score",))
-    with pytest.raises(ValueError, match="seeds are for run folders"):
+    with pytest.raises(ValueError, match="seeds are for folders of runs"):
         evaluate_source(
             options(run_folder, tmp_path, source=str(tmp_path / "real.npz"), seeds=(0, 1))
         )

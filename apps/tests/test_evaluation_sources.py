@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -69,6 +70,15 @@ def test_every_kind_gives_the_same_images_and_labels(write, tmp_path):
         items = list(source.items(start, stop))
         np.testing.assert_array_equal([item.image for item in items], IMAGES[start:stop])
         assert [item.label for item in items] == LABELS[start:stop].tolist()
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archive_that_was_cut_off_is_refused(save, tmp_path):
+    path = write_npz(tmp_path / "source", save)
+    source = open_images(str(path))
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises((DataError, zipfile.BadZipFile)):
+        list(source.items(0, 7))
 
 
 def test_shards_by_pattern_carry_captions(tmp_path):

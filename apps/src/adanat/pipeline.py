@@ -30,7 +30,8 @@ from adanat.schedule_points import tuned_point
 from adanat.text import load_text_encoder
 
 PolicyName = Literal["adaptive", "static", "maskgit", "autonat"]
-_INDEX = "model_index.json"
+INDEX_FILE = "model_index.json"
+"""Tells the folder of a saved pipeline from others."""
 _PARTS = ("tokenizer", "generator", "policy")
 _DEFAULT_STEPS = 8
 
@@ -119,9 +120,11 @@ class NATPipeline:
             AdanatError: the folder is none of a pipeline, or a part is missing or damaged.
         """
         root = Path(folder)
-        if not (root / _INDEX).is_file():
-            raise AdanatError(f"{root} holds no pipeline: {_INDEX} is missing")
-        index = read_json(root / _INDEX)
+        if not (root / INDEX_FILE).is_file():
+            raise AdanatError(f"{root} holds no pipeline: {INDEX_FILE} is missing")
+        index = read_json(root / INDEX_FILE)
+        if not isinstance(index, dict) or index.get("pipeline") != cls.__name__:
+            raise AdanatError(f"{root / INDEX_FILE} is that of another library's pipeline")
         encoder = index["text_encoder"]
         source = None if encoder is None else (str(encoder["name"]), int(encoder["num_tokens"]))
         return cls(
@@ -151,7 +154,7 @@ class NATPipeline:
                 part.save_pretrained(root / name)
         source = self._encoder_source
         atomic_write_json(
-            root / _INDEX,
+            root / INDEX_FILE,
             {
                 "pipeline": type(self).__name__,
                 "policy": self.policy is not None,
@@ -230,7 +233,9 @@ class NATPipeline:
         if output_type not in ("pil", "tensor"):
             raise ValueError(f"output_type must be 'pil' or 'tensor', got {output_type!r}")
         condition = self._condition(class_labels, prompt)
-        decoding = self._policy(policy, num_steps)
+        decoding = self.decoding_policy(policy, num_steps)
+        if isinstance(decoding, GaussianPolicy):  # alone it forgets what action smoothing needs
+            decoding = PolicySession(decoding)
         if guidance_scale is not None:
             decoding = GuidedSchedule(decoding, guidance_scale)
         source = torch.default_generator if generator is None else generator
@@ -275,10 +280,14 @@ class NATPipeline:
             )
         return torch.tensor(labels, device=self.device)
 
-    def _policy(
-        self, policy: PolicyName | DecodingPolicy | None, num_steps: int | None
+    def decoding_policy(
+        self, policy: str | DecodingPolicy | None, num_steps: int | None
     ) -> DecodingPolicy:
-        """The decoding policy of a name and a number of steps."""
+        """What decodes under these arguments of a call.
+
+        Raises:
+            ValueError: there is no such policy, or it does not decode in that number of steps.
+        """
         if policy is None:
             policy = "static" if self.policy is None else "adaptive"
         found = self._named(policy, num_steps) if isinstance(policy, str) else policy
@@ -294,7 +303,7 @@ class NATPipeline:
         if name == "adaptive":
             if self.policy is None:
                 raise ValueError("this pipeline has no learned policy: take 'static' or 'maskgit'")
-            return PolicySession(self.policy)
+            return self.policy
         if name == "autonat":
             return autonat_l8()
         if name == "maskgit":

@@ -1,8 +1,11 @@
 """Images in archives, read one at a time: ADM's `.npz` layout and webdataset shards."""
 
+import os
+import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -16,6 +19,7 @@ from adanat.evaluation.sources import Item, hash_files
 
 IMAGES_MEMBER = "arr_0"
 LABELS_MEMBER = "arr_1"
+_NAME_LENGTH_OFFSET = 26  # in a local file header of the ZIP format
 
 
 class NpzSource:
@@ -32,7 +36,8 @@ class NpzSource:
         try:
             with zipfile.ZipFile(path) as archive, archive.open(f"{IMAGES_MEMBER}.npy") as member:
                 shape, fortran, dtype = _read_header(member)
-                self._offset = member.tell()
+                self._header_size = member.tell()
+                self._member = archive.getinfo(f"{IMAGES_MEMBER}.npy")
                 names = archive.namelist()
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is no archive of images ({error})") from error
@@ -60,14 +65,30 @@ class NpzSource:
 
     def items(self, start: int, stop: int) -> Iterator[Item]:
         size = int(np.prod(self._shape[1:]))
-        with (
-            zipfile.ZipFile(self._path) as archive,
-            archive.open(f"{IMAGES_MEMBER}.npy") as member,
-        ):
-            member.seek(self._offset + start * size)
+        with self._open() as file:
+            file.seek(start * size, os.SEEK_CUR)
             for index in range(start, min(stop, len(self))):
-                pixels = np.frombuffer(member.read(size), np.uint8).reshape(self._shape[1:])
+                data = file.read(size)
+                if len(data) < size:
+                    raise DataError(f"{self._path} ends before image {index}: get it anew")
+                pixels = np.frombuffer(data, np.uint8).reshape(self._shape[1:])
                 yield Item(pixels, self._labels[index] if self._labels else None)
+
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        """The images' bytes, positioned at the first of them."""
+        if self._member.compress_type == zipfile.ZIP_STORED:
+            # `zipfile` reads all that it skips, which for every chunk would be half the archive.
+            with self._path.open("rb") as file:
+                file.seek(_data_offset(file, self._member) + self._header_size)
+                yield file
+        else:
+            with (
+                zipfile.ZipFile(self._path) as archive,
+                archive.open(self._member) as member,
+            ):
+                member.seek(self._header_size)
+                yield member
 
 
 class _Member(NamedTuple):
@@ -147,6 +168,13 @@ def _index(shard: Path) -> Iterator[_Sample]:
     for key, found in members.items():
         if any(ending in found for ending in IMAGE.extensions):
             yield _Sample(shard, key.removeprefix("/"), found)
+
+
+def _data_offset(file: IO[bytes], member: zipfile.ZipInfo) -> int:
+    """Where a member's content begins: after its local header, a name and an extra field."""
+    file.seek(member.header_offset + _NAME_LENGTH_OFFSET)
+    name, extra = struct.unpack("<HH", file.read(4))
+    return file.tell() + int(name) + int(extra)
 
 
 def _endings(field: Field) -> str:

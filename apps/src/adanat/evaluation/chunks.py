@@ -99,30 +99,40 @@ class Times:
     Attributes:
         images: How many.
         reading: Seconds to generate or to read and decode them.
-        using: Seconds in extractors and sinks.
+        features: Seconds in extractors.
+        saving: Seconds to write features, and in sinks.
     """
 
     images: int = 0
     reading: float = 0.0
-    using: float = 0.0
+    features: float = 0.0
+    saving: float = 0.0
 
     @property
     def total(self) -> float:
         """All seconds."""
-        return self.reading + self.using
+        return self.reading + self.features + self.saving
 
     def add(self, other: "Times") -> None:
         self.images += other.images
         self.reading += other.reading
-        self.using += other.using
+        self.features += other.features
+        self.saving += other.saving
 
 
 @dataclass
 class Collection:
-    """What `collect` leaves: a store for each extractor, and the time that it took."""
+    """What `collect` leaves: a store for each extractor, and the time that it took.
+
+    Attributes:
+        stores: By the extractor's name.
+        times: Of all images, whichever process read them and when.
+        own: Of the images that this process read now.
+    """
 
     stores: dict[str, FeatureStore] = field(default_factory=dict)
     times: Times = field(default_factory=Times)
+    own: Times = field(default_factory=Times)
 
 
 def collect(
@@ -156,7 +166,10 @@ def collect(
             for e in extractors
         }
     )
-    times_folder = source_folder(cache, source) / f"times-{chunk_size}"
+    if processes.is_first:
+        for extractor in extractors:
+            _describe(found.stores[extractor.identity.name], source, extractor.identity)
+    times_folder = source_folder(cache, source) / f"seconds-{chunk_size}"
     total = num_chunks(len(source), chunk_size)
     mine = {
         chunk: (chunk * chunk_size, min((chunk + 1) * chunk_size, len(source)))
@@ -174,6 +187,7 @@ def collect(
             if missing or waiting:
                 times = _pass(source.items(start, stop), start, chunk, missing, waiting, batch_size)
                 atomic_write_json(times_folder / f"chunk-{chunk:06d}.json", vars(times))
+                found.own.add(times)
             progress.advance(stop - start)
     processes.wait()
     for path in sorted(times_folder.glob("chunk-*.json")):
@@ -204,18 +218,20 @@ def _pass(
     began = time.perf_counter()
     for batch in _batched(items, batch_size):
         read = time.perf_counter()
-        labels = np.array([-1 if i.label is None else i.label for i in batch], dtype=np.float32)
         for sink in sinks:
             sink.take(start + times.images, batch)
+        kept = time.perf_counter()
+        labels = np.array([-1 if i.label is None else i.label for i in batch], dtype=np.float32)
         for store, extractor in extractors.items():
             outputs[store].append({**extractor(batch), LABELS: labels})
         times.images += len(batch)
         times.reading += read - began
+        times.saving += kept - read
         began = time.perf_counter()
-        times.using += began - read
+        times.features += began - kept
     for store, parts in outputs.items():
         store.write(chunk, {n: np.concatenate([part[n] for part in parts]) for n in parts[0]})
-    times.using += time.perf_counter() - began
+    times.saving += time.perf_counter() - began
     return times
 
 

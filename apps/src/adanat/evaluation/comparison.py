@@ -87,20 +87,26 @@ def read_entries(paths: Sequence[Path]) -> list[Entry]:
 
 
 def gain(baseline: Entry, entry: Entry, metric: str) -> Interval | None:
-    """Baseline - entry over the seeds that both have, paired; None with fewer than two."""
+    """What the entry is better by, over the seeds that both have; None with fewer than two."""
     if metric not in baseline.scores or metric not in entry.scores:
         return None
     before, after = baseline.scores[metric].by_seed, entry.scores[metric].by_seed
     seeds = sorted(before.keys() & after.keys())
     if len(seeds) < 2:
         return None
-    return paired_gain([before[s] for s in seeds], [after[s] for s in seeds])
+    worse, better = (after, before) if _higher_is_better(metric) else (before, after)
+    return paired_gain([worse[s] for s in seeds], [better[s] for s in seeds])
+
+
+def _higher_is_better(key: str) -> bool:
+    return key.endswith(("precision", "recall", "density", "coverage", "score"))
 
 
 def _of_file(path: Path) -> Entry:
     result = EvaluationResult.load(path)
     name = path.stem
-    cost = result.cost or {}
+    cost, sha256 = result.cost or {}, result.reference_sha256
+    reference = "" if sha256 is None else f" (SHA-256 {sha256[:8]})"
     return Entry(
         name=name,
         family=_STEPS.sub("", name),
@@ -112,8 +118,8 @@ def _of_file(path: Path) -> Entry:
                 low=figure.low,
                 high=figure.high,
                 basis=(
-                    f"{figure.num_samples} samples, {result.label_plan or 'given images'}, against "
-                    f"{figure.num_reference} real; {figure.extractor['network']}, "
+                    f"{figure.num_samples} samples, {result.label_plan or 'given images'}"
+                    f"{figure.against}{reference}; {figure.extractor['network']}, "
                     f"{figure.extractor['resize']}"
                 ),
             )

@@ -54,8 +54,10 @@ class Comparison:
             cells.append("-" if score is None else _spread(score.value, score.half_width))
         if self._baseline is not None:
             paired = gain(self._baseline, entry, self.metric)
-            same = entry is self._baseline or paired is None
-            cells.append("-" if same or paired is None else _spread(paired.mean, paired.half_width))
+            if entry is self._baseline or paired is None:
+                cells.append("-")
+            else:
+                cells.append(_spread(paired.mean, paired.half_width))
         return cells + [_number(entry.cost.get(key)) for key in self._costs]
 
     def markdown(self) -> str:
@@ -97,7 +99,8 @@ class Comparison:
     def note(self) -> str:
         """How the figures were measured."""
         bases = dict.fromkeys(s.basis for entry in self.entries for s in entry.scores.values())
-        return "± is half the 95 % interval. " + " ".join(f"{basis}." for basis in bases)
+        gains = " Gains above 0 are improvements." if self._baseline else ""
+        return f"± is half the 95 % interval.{gains} " + " ".join(f"{basis}." for basis in bases)
 
     def write(self, folder: Path, *, cost: str) -> None:
         """Write `compare.md`, `.tex`, `.csv`, `.json`, `.png` and `.svg`.
@@ -142,6 +145,6 @@ def _spread(value: float, half_width: float | None) -> str:
 
 
 def _tex(text: str) -> str:
-    for plain, escaped in (("_", r"\_"), ("%", r"\%"), ("±", r"$\pm$")):
-        text = text.replace(plain, escaped)
-    return text
+    for special in "_%&#$":
+        text = text.replace(special, f"\\{special}")
+    return text.replace("±", r"$\pm$")

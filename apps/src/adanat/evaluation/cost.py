@@ -3,6 +3,8 @@
 import resource
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -26,11 +28,13 @@ class CostPerImage:
         gflops: Of transformer, policy and picture decoder, in 10^9 floating-point operations; a
             multiplication and an addition are two.
         policy_flops_share: The policy network's share of them, in [0, 1].
-        policy_time_share: Its share of the decoding time in one batch, in [0, 1].
+        transformer_time_share: The transformer's share of a batch's time, in [0, 1].
+        policy_time_share: The policy network's.
+        decoder_time_share: The picture decoder's; what is left draws tokens and noise.
         milliseconds: Wall time an image, over the whole evaluation.
         images_per_second: The inverse, of one process.
-        peak_memory_gb: Highest memory of this process in 10^9 bytes: the accelerator's where one
-            is used, else resident memory, everything included.
+        peak_memory_gb: Highest memory of this process up to the end of generation, in 10^9 bytes:
+            the accelerator's where one is used, else resident memory, everything included.
     """
 
     device: str
@@ -39,7 +43,9 @@ class CostPerImage:
     network_passes: float
     gflops: float
     policy_flops_share: float
+    transformer_time_share: float
     policy_time_share: float
+    decoder_time_share: float
     milliseconds: float
     images_per_second: float
     peak_memory_gb: float
@@ -52,13 +58,12 @@ class CostPerImage:
 def measure_cost(source: GeneratedSource, times: Times) -> CostPerImage:
     """Count and time one batch, and take the rest from the evaluation itself.
 
-    The batch is drawn twice, first to warm up.
+    The batch is drawn twice: counting warms up for timing.
 
     Args:
         source: The generator; its samples 0, 1, ... make the batch.
         times: Seconds of the whole evaluation's images.
     """
-    _decode_batch(source)
     counter = FlopCounterMode(display=False)
     with counter:
         passes = _decode_batch(source)
@@ -68,6 +73,9 @@ def measure_cost(source: GeneratedSource, times: Times) -> CostPerImage:
     total = counter.get_total_flops()
     size = min(source.generator.batch_size, len(source))
     device = next(source.models.nat.parameters()).device
+    parts = _time_batch(source, device)
+    if not times.images:  # features from a cache that does not say what they took
+        times = Times(images=size, reading=sum(parts.values()))
     return CostPerImage(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         num_steps=policy.num_steps,
@@ -75,10 +83,16 @@ def measure_cost(source: GeneratedSource, times: Times) -> CostPerImage:
         network_passes=passes,
         gflops=total / size / 1e9,
         policy_flops_share=own / total,
-        policy_time_share=_policy_time_share(source),
+        transformer_time_share=parts["transformer"] / sum(parts.values()),
+        policy_time_share=parts["policy"] / sum(parts.values()),
+        decoder_time_share=parts["decoder"] / sum(parts.values()),
         milliseconds=1000 * times.reading / times.images,
         images_per_second=times.images / times.reading,
-        peak_memory_gb=_peak_memory(device) / 1e9,
+        peak_memory_gb=(
+            torch.cuda.max_memory_allocated(device) / 1e9
+            if device.type == "cuda"
+            else resident_memory_gb()
+        ),
     )
 
 
@@ -96,36 +110,51 @@ def _decode_batch(source: GeneratedSource) -> float:
     return next(iter(batches)).generation.num_passes
 
 
-def _policy_time_share(source: GeneratedSource) -> float:
-    """Seconds in the policy's networks over seconds of the batch; 0 for a schedule."""
-    policy = source.models.policy
-    if not isinstance(policy, nn.Module):
-        return 0.0
-    marks: list[float] = []
+def _time_batch(source: GeneratedSource, device: torch.device) -> Mapping[str, float]:
+    """Seconds of one batch in `transformer`, `policy` and `decoder`, and in the `rest`."""
+    models = source.models
+    networks: dict[nn.Module, str] = {
+        models.nat: "transformer",
+        models.tokenizer.decoder: "decoder",
+    }
+    if isinstance(models.policy, nn.Module):  # decoding may call its networks, not itself
+        networks |= dict.fromkeys(models.policy.children(), "policy")
+    seconds: defaultdict[str, float] = defaultdict(float)
 
-    def mark(*_: object) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        marks.append(time.perf_counter())
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    def enter(module: nn.Module, *_: object) -> None:
+        seconds[networks[module]] -= clock()
+
+    def leave(module: nn.Module, *_: object) -> None:
+        seconds[networks[module]] += clock()
 
     hooks = [
         register(mark)
-        for network in policy.children()
-        for register in (network.register_forward_pre_hook, network.register_forward_hook)
+        for network in networks
+        for register, mark in (
+            (network.register_forward_pre_hook, enter),
+            (network.register_forward_hook, leave),
+        )
     ]
     try:
-        began = time.perf_counter()
+        began = clock()
         _decode_batch(source)
-        seconds = time.perf_counter() - began
+        total = clock() - began
     finally:
         for hook in hooks:
             hook.remove()
-    return sum(end - start for start, end in zip(marks[::2], marks[1::2], strict=True)) / seconds
+    return {
+        **{name: seconds[name] for name in ("transformer", "policy", "decoder")},
+        "rest": total - sum(seconds.values()),
+    }
 
 
-def _peak_memory(device: torch.device) -> int:
-    """Highest number of bytes so far."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+def resident_memory_gb() -> float:
+    """The most that this process has held in memory so far, in 10^9 bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    return peak * unit / 1e9

@@ -6,41 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from natgen import NATConfig
 
-from adanat.errors import DataError
 from adanat.evaluation.chunks import Collection, Times, collect
-from adanat.evaluation.cost import measure_cost
+from adanat.evaluation.cost import CostPerImage, measure_cost, resident_memory_gb
 from adanat.evaluation.extractors import AdmExtractor, CleanExtractor, Extractor, Lite2Extractor
-from adanat.evaluation.figures import (
-    METRICS,
-    Figure,
-    MetricName,
-    Sample,
-    extractor_of,
-    key_of,
-    score,
-)
-from adanat.evaluation.generators import (
-    Conditions,
-    GeneratedSource,
-    Models,
-    balanced,
-    captioned,
-    is_run_folder,
-    random,
-)
-from adanat.evaluation.opening import open_images
+from adanat.evaluation.figures import METRICS, MetricName, Sample, extractor_of, key_of
+from adanat.evaluation.generators import GeneratedSource
+from adanat.evaluation.judged import open_judged
 from adanat.evaluation.options import SourceEvaluation
 from adanat.evaluation.processes import Processes, choose_device, join_processes
 from adanat.evaluation.references import RealImages
 from adanat.evaluation.results import EvaluationResult
+from adanat.evaluation.scoring import Figure, score
 from adanat.evaluation.sheets import write_sheets
 from adanat.evaluation.sinks import NpzSink, PngSink
-from adanat.evaluation.sources import FirstOf, Source
-from adanat.text import load_text_encoder
-
-DEFAULT_SAMPLES = 10_000
+from adanat.evaluation.sources import Source
 
 
 def evaluate_source(options: SourceEvaluation) -> EvaluationResult | None:
@@ -53,6 +33,7 @@ def evaluate_source(options: SourceEvaluation) -> EvaluationResult | None:
         AdanatError: Something that the options name is missing, damaged or does not fit.
         ValueError: Options that contradict one another.
     """
+    began = time.perf_counter()
     device = choose_device()
     sources = open_judged(options, device)
     extractors = {name: load_extractor(name, options, device) for name in _names(options)}
@@ -63,58 +44,7 @@ def evaluate_source(options: SourceEvaluation) -> EvaluationResult | None:
         )
     with join_processes() as processes:
         judged = _collect_all(options, sources, extractors, real, processes)
-        return _score_all(options, judged) if processes.is_first else None
-
-
-def open_judged(options: SourceEvaluation, device: torch.device) -> dict[int, Source]:
-    """The judged images by generation seed; images that are given stand under seed 0.
-
-    Raises:
-        AdanatError: There are no images or models, or fewer images than asked for.
-        ValueError: Generation seeds for images that are given.
-    """
-    path = Path(options.source)
-    if not is_run_folder(path):
-        if len(options.seeds) > 1:
-            raise ValueError(
-                f"seeds are {options.seeds}, but the images of {path} are given: seeds are for run "
-                "folders"
-            )
-        images = open_images(options.source)
-        return {0: FirstOf(images, options.num_samples) if options.num_samples else images}
-    models = Models.load(path, policy=options.policy, num_steps=options.num_steps, device=device)
-    return {
-        seed: GeneratedSource(
-            models,
-            _conditions(options, models.nat.config, seed, device),
-            num_samples=options.num_samples or DEFAULT_SAMPLES,
-            seed=seed,
-            batch_size=options.batch_size,
-        )
-        for seed in options.seeds
-    }
-
-
-def _conditions(
-    options: SourceEvaluation, config: NATConfig, seed: int, device: torch.device
-) -> Conditions:
-    """What the samples are asked to show, as the options and the model have it."""
-    if (options.labels == "captions") != (config.num_classes is None):
-        raise DataError(
-            f"labels are {options.labels!r}, but the model in {options.source} knows "
-            f"{'captions' if config.num_classes is None else f'{config.num_classes} classes'}"
-        )
-    if config.num_classes is None:
-        if options.reference is None:
-            raise DataError("captions are those of the reference: name it by --reference")
-        real = open_images(options.reference)
-        items = real.items(0, options.num_samples or DEFAULT_SAMPLES)
-        captions = [item.caption for item in items if item.caption is not None]
-        encoder = load_text_encoder(options.text_encoder, config.num_context_tokens, device)
-        return captioned(captions, encoder)
-    if options.labels == "random":
-        return random(config.num_classes, seed=seed)
-    return balanced(config.num_classes)
+        return _score_all(options, judged, began) if processes.is_first else None
 
 
 def load_extractor(name: str, options: SourceEvaluation, device: torch.device) -> Extractor:
@@ -141,10 +71,14 @@ def _names(options: SourceEvaluation) -> list[str]:
     return list(dict.fromkeys(extractor_of(name, options.manifold) for name in options.metrics))
 
 
-def _compared(options: SourceEvaluation) -> list[str]:
-    """Those of them whose features are compared with real ones."""
-    names = [name for name in options.metrics if METRICS[name].needs_reference]
-    return list(dict.fromkeys(extractor_of(name, options.manifold) for name in names))
+def _compared(options: SourceEvaluation) -> dict[str, bool]:
+    """Those of them with a real side, and whether it is compared image by image."""
+    found: dict[str, bool] = {}
+    for name in options.metrics:
+        if (compares := METRICS[name].compares) is not None:
+            extractor = extractor_of(name, options.manifold)
+            found[extractor] = found.get(extractor, False) or compares == "features"
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,9 +115,12 @@ def _collect_all(
 
     real_collection = Collection()
     if real is not None:
-        networks = [extractors[name] for name in _compared(options)]
-        needed = [network for network in networks if real.needs_images(network.identity)]
-        if real.images is not None:
+        needed = [
+            extractors[name]
+            for name, of_images in _compared(options).items()
+            if real.needs_features(extractors[name].identity, of_images=of_images)
+        ]
+        if real.images is not None and needed:
             real_collection = run(real.images, needed)
     return _Judged(
         sources=sources,
@@ -212,41 +149,73 @@ def _sinks(
     )
 
 
-def _score_all(options: SourceEvaluation, judged: _Judged) -> EvaluationResult:
-    """Write the results, and the pictures if asked for."""
+def _score_all(options: SourceEvaluation, judged: _Judged, began: float) -> EvaluationResult:
+    """Write the results, and the pictures if asked for; `began` is when all this did."""
     times = Times()
     for collection in judged.collections.values():
         times.add(collection.times)
     first = next(iter(judged.sources.values()))
     generated = first if isinstance(first, GeneratedSource) else None
+    collected = time.perf_counter()
     cost = measure_cost(generated, times) if generated else None
-    began = time.perf_counter()
+    counted = time.perf_counter()
     samples = {
         name: _samples(extractor, options, judged) for name, extractor in judged.extractors.items()
     }
+    figures = tuple(_figure(name, options, judged, samples) for name in options.metrics)
+    scored = time.perf_counter()
+    collections = (judged.real_collection, *judged.collections.values())
+    own = sum(collection.own.total for collection in collections)
     result = EvaluationResult(
         source=first.description,
         reference=judged.real.description if judged.real else None,
+        reference_sha256=judged.real.key if judged.real else None,
         num_samples=len(first),
         label_plan=generated.label_plan if generated else None,
         policy=options.policy if generated else None,
         num_steps=cost.num_steps if cost else None,
         seeds=options.seeds if generated else (),
-        figures=tuple(_figure(name, options, judged, samples) for name in options.metrics),
+        figures=figures,
         cost=cost.to_json() if cost else None,
         seconds={
-            "reference": judged.real_collection.times.total,
-            "images": times.reading,
-            "features": times.using,
-            "scoring": time.perf_counter() - began,
+            **_by_part(times, judged.real_collection.times, cost),
+            "counting": counted - collected,
+            "scores": scored - counted,
+            "rest": collected - began - own,
         },
+        peak_memory_gb=resident_memory_gb(),
     )
     result.save(options.output)
     if options.pictures is not None:
-        sample = next(iter(next(iter(samples.values())).values()))
-        real = judged.real.images if judged.real else None
-        write_sheets(options.pictures, first, sample, real)
+        _write_pictures(options.pictures, first, samples, judged.real)
     return result
+
+
+def _by_part(times: Times, real: Times, cost: CostPerImage | None) -> dict[str, float]:
+    """Seconds of all images; generation is divided as one batch was measured to be."""
+    found = {"features": times.features + real.features, "saving": times.saving + real.saving}
+    if cost is None:
+        return {"reading": times.reading + real.reading, **found}
+    shares = {
+        "transformer": cost.transformer_time_share,
+        "policy": cost.policy_time_share,
+        "decoder": cost.decoder_time_share,
+    }
+    shares["drawing"] = 1 - sum(shares.values())
+    generation = {name: share * times.reading for name, share in shares.items()}
+    return {**generation, "reading": real.reading, **found}
+
+
+def _write_pictures(
+    folder: Path,
+    images: Source,
+    samples: Mapping[str, Mapping[int, Sample]],
+    real: RealImages | None,
+) -> None:
+    """In the features of the first extractor that saw both sides, under the first seed."""
+    views = [next(iter(by_seed.values())) for by_seed in samples.values()]
+    both = [view for view in views if view.reference is not None and view.reference.store]
+    write_sheets(folder, images, both[0] if both else None, real.images if real else None)
 
 
 def _samples(extractor: Extractor, options: SourceEvaluation, judged: _Judged) -> dict[int, Sample]:

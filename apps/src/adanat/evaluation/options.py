@@ -15,8 +15,9 @@ class SourceEvaluation:
     """What to judge, against what, by which figures."""
 
     source: tyro.conf.Positional[str]
-    """A run folder of this project, a folder of images, an .npz with arr_0 (ADM's layout), or
-    webdataset shards (a .tar, a folder of them, or a quoted pattern such as 'data/test-*.tar')."""
+    """A run folder of this project, a pipeline that `adanat export-pipeline` saved, a folder of
+    images, an .npz with arr_0 (ADM's layout), or webdataset shards (a .tar, a folder of them, or a
+    quoted pattern such as 'data/test-*.tar')."""
     reference: str | None = None
     """Real images, named in the same ways, or an .npz with mu and sigma."""
     metrics: tuple[MetricName, ...] = ("lite2", "precision", "recall")
@@ -31,18 +32,19 @@ class SourceEvaluation:
     statistics_protocol: ManifoldName = "adm"
     """How a --reference file was made that has mu and sigma but does not say so itself."""
     num_samples: int | None = None
-    """Images judged. Default: all of them; 10,000 of a run folder."""
+    """Images judged. Default: all that are given; 10,000 of a run or pipeline."""
     num_reference: int | None = None
     """Real images used, the first ones. Default: all."""
     policy: str = "adaptive"
     """Of a run folder: static, static_tuned, static_tuned_T8, static_searched, adaptive,
-    adaptive_1, or adaptive_static."""
+    adaptive_1, or adaptive_static. Of a pipeline: adaptive, static, maskgit or autonat."""
     num_steps: int | None = None
-    """Of a run folder: decoding steps of the policy static."""
+    """Decoding steps of the policy static of a run folder, static or maskgit of a pipeline."""
     seeds: tuple[int, ...] = (0,)
-    """Of a run folder: generation seeds; intervals are over them."""
+    """Of a run or pipeline: generation seeds; intervals are over them."""
     labels: Literal["balanced", "random", "captions"] = "balanced"
-    """Of a run folder: every class equally often, drawn at random, or the reference's captions."""
+    """Of a run or pipeline: every class equally often, drawn at random, or the reference's
+    captions."""
     text_encoder: str = "minilm"
     """Of a run folder trained on captions: the encoder that it was trained with."""
     scoring_seed: int = 0
@@ -67,7 +69,10 @@ class SourceEvaluation:
             raise ValueError("metrics and seeds need at least one entry each")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1")
-        missing = [name for name in self.metrics if METRICS[name].needs_reference]
+        for name in ("num_samples", "num_reference"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise ValueError(f"{name} is {count}; it must be at least 1")
+        missing = [name for name in self.metrics if METRICS[name].compares is not None]
         if missing and self.reference is None:
             raise ValueError(
                 f"{', '.join(missing)} compare with real images: name them by --reference"

@@ -15,9 +15,12 @@ from adanat.evaluation.archives import IMAGES_MEMBER
 from adanat.evaluation.chunks import FeatureStore
 from adanat.evaluation.extractors import FEATURES, Identity
 from adanat.evaluation.opening import open_images
-from adanat.evaluation.sources import FirstOf, Source
-from adanat.metrics import FeatureStatistics
+from adanat.evaluation.sources import FirstOf, Source, hash_files
+from adanat.metrics import FeatureStatistics, nearest_neighbours
 from adanat.metrics.features import FloatArray
+
+MAX_NEIGHBORHOOD = 5
+"""Of the balls that a reference's features are asked for."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,30 +28,56 @@ class ReferenceSide:
     """What generated features of one extractor are compared with.
 
     Attributes:
-        description: Which images, how many.
         identity: The extractor.
-        statistics: Mean and covariance.
-        store: The features themselves; None where only statistics are known.
+        store: The real images' features; None where a file of statistics is all that is needed.
+        given: That file's mean and covariance, which then stand for those of the features.
     """
 
-    description: str
     identity: Identity
-    statistics: FeatureStatistics
-    store: FeatureStore | None = None
+    store: FeatureStore | None
+    given: FeatureStatistics | None = None
+
+    @cached_property
+    def statistics(self) -> FeatureStatistics:
+        """Mean and covariance; those of the features are kept beside them."""
+        if self.given is not None:
+            return self.given
+        return _statistics_of(self._features_store, self.identity)
 
     @cached_property
     def features(self) -> FloatArray:
-        """float32 (M, D).
+        """float32 (M, D)."""
+        return self._features_store.read(FEATURES)
+
+    @property
+    def num_images(self) -> int:
+        """How many real images there are features of."""
+        return self._features_store.num_images
+
+    def radii(self, neighborhood: int) -> FloatArray:
+        """`neighbour_radii` (M,) of the features, for at most `MAX_NEIGHBORHOOD`.
 
         Raises:
-            DataError: Only statistics are known.
+            DataError: There are too few real images.
         """
-        if self.store is None:
+        if neighborhood >= self.num_images:
             raise DataError(
-                f"{self.description}: a file of statistics is enough for Frechet distances; KID, "
-                "precision, recall, density and coverage need --reference to hold images"
+                f"balls through neighbour {neighborhood} need more real images than "
+                f"{self.num_images}"
             )
-        return self.store.read(FEATURES)
+        return self._neighbour_distances[:, neighborhood]
+
+    @cached_property
+    def _neighbour_distances(self) -> FloatArray:
+        """Distances (M, 1 + MAX_NEIGHBORHOOD) within the features, each vector's own first."""
+        count = min(1 + MAX_NEIGHBORHOOD, self.num_images)
+        return nearest_neighbours(self.features, self.features, count=count)[0]
+
+    @property
+    def _features_store(self) -> FeatureStore:
+        if self.store is None:
+            raise ValueError("no features of the real images were collected")
+        return self.store
 
 
 class RealImages:
@@ -78,31 +107,49 @@ class RealImages:
         parts = [f"statistics of {self._where}"] if self._statistics else []
         return " and ".join(parts + ([self.images.description] if self.images else []))
 
-    def needs_images(self, identity: Identity) -> bool:
-        """Whether features of the images are to be collected for this extractor."""
-        if self.images is None and self._statistics is not None:
-            load_statistics(self._statistics, identity, foreign=self._foreign)  # or say why not
-        return self.images is not None
+    @cached_property
+    def key(self) -> str:
+        """Hash of the content, for results: only figures against one reference are compared."""
+        if self.images is not None:
+            return self.images.key
+        return hash_files([Path(self._where)], Path(self._where).parent)
+
+    def needs_features(self, identity: Identity, *, of_images: bool) -> bool:
+        """Whether the images are to go through this extractor.
+
+        Args:
+            identity: The extractor.
+            of_images: Whether a figure compares single images, beyond mean and covariance.
+
+        Raises:
+            DataError: There are no images for it, or no statistics that fit.
+        """
+        if self.images is None and of_images:
+            raise DataError(
+                f"{self._where} holds statistics alone, which serve Frechet distances; KID, "
+                "precision, recall, density and coverage need --reference to hold images"
+            )
+        return of_images or self._given(identity) is None
 
     def side(self, identity: Identity, store: FeatureStore | None) -> ReferenceSide:
         """What one extractor's features are compared with.
 
         Args:
             identity: The extractor.
-            store: The collected features of the images, where there are images.
+            store: The collected features of the images; None where they are not needed.
 
         Raises:
             DataError: The file's statistics are of another extractor, and there are no images.
         """
-        if self._statistics is not None and (store is None or identity.name == self._foreign):
-            statistics = load_statistics(self._statistics, identity, foreign=self._foreign)
-        elif store is not None:
-            statistics = _statistics_of(store, identity)
-        else:
-            raise DataError(f"no features of {self._where} are collected")
-        return ReferenceSide(
-            description=self.description, identity=identity, statistics=statistics, store=store
-        )
+        return ReferenceSide(identity=identity, store=store, given=self._given(identity))
+
+    def _given(self, identity: Identity) -> FeatureStatistics | None:
+        """The file's statistics, unless there are images and these are of another extractor."""
+        if self._statistics is None:
+            return None
+        if self.images is not None and identity.name != self._foreign:
+            return None
+        return load_statistics(self._statistics, identity, foreign=self._foreign)
 
 
 def _statistics_of(store: FeatureStore, identity: Identity) -> FeatureStatistics:

@@ -11,9 +11,11 @@ import torch
 
 from adanat.checkpoints import atomic_write_json, read_json
 from adanat.errors import DataError
-from adanat.evaluation.figures import Figure
+from adanat.evaluation.scoring import Figure
 
-_FORMAT = 1
+_FORMAT = 2
+NETWORKS = ("transformer", "policy", "decoder", "features")
+"""Keys of `EvaluationResult.seconds` that count passes of networks."""
 _LIBRARIES = ("adanat", "clean-fid", "numpy", "scipy", "torch", "torch-fidelity")
 
 
@@ -24,6 +26,7 @@ class EvaluationResult:
     Attributes:
         source: What was judged.
         reference: What it was compared with; None where nothing was.
+        reference_sha256: Hash of that content: only figures of one reference are compared.
         num_samples: Generated images a seed.
         label_plan: Which labels or captions; None for given images.
         policy: Name of the decoding policy; None for given images.
@@ -31,11 +34,14 @@ class EvaluationResult:
         seeds: Generation seeds; empty for given images.
         figures: The numbers.
         cost: What an image cost, see `CostPerImage`; None for given images.
-        seconds: Wall time by part, summed over processes.
+        seconds: Wall time by part, see `docs/evaluation.md`; that of images and features is summed
+            over processes, and over the evaluations that left them in the cache.
+        peak_memory_gb: Resident memory of the first process at its highest, in 10^9 bytes.
     """
 
     source: str
     reference: str | None
+    reference_sha256: str | None
     num_samples: int
     label_plan: str | None
     policy: str | None
@@ -44,6 +50,12 @@ class EvaluationResult:
     figures: tuple[Figure, ...]
     cost: Mapping[str, float | int | str] | None
     seconds: Mapping[str, float]
+    peak_memory_gb: float
+
+    @property
+    def network_share(self) -> float:
+        """Share of all seconds that networks took, in [0, 1]."""
+        return sum(self.seconds.get(name, 0.0) for name in NETWORKS) / sum(self.seconds.values())
 
     def save(self, path: Path) -> None:
         """Write the result as JSON. Raises StorageError."""
@@ -83,13 +95,16 @@ class EvaluationResult:
             spread = ""
             if figure.low is not None and figure.high is not None:
                 spread = f" [{figure.low:.6g}, {figure.high:.6g}], {figure.interval}"
-            real = "" if figure.num_reference is None else f" against {figure.num_reference} real"
             lines.append(
                 f"  {figure.key:<18} {figure.value:.6g}{spread}  ({figure.num_samples} samples"
-                f"{real}; {figure.protocol}; {figure.extractor['resize']})"
+                f"{figure.against}; {figure.protocol}; {figure.extractor['resize']})"
             )
         if self.cost is not None:
             lines.append("  " + ", ".join(f"{k} {_short(v)}" for k, v in self.cost.items()))
+        lines.append(
+            f"  {sum(self.seconds.values()):.0f} s, {self.network_share:.0%} of them in networks; "
+            f"at most {self.peak_memory_gb:.2g} GB of memory"
+        )
         return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from adanat.checkpoints import atomic_write, atomic_write_json
 from adanat.evaluation.figures import Sample
-from adanat.evaluation.sources import ImageArray, Source
+from adanat.evaluation.sources import ImageArray, Item, Source
 from adanat.metrics import nearest_neighbours
 from adanat.metrics.features import FloatArray
 from adanat.pictures import strip
@@ -23,7 +23,7 @@ _SHOWN_SIDE = 64  # smaller images are enlarged by a whole factor
 _GAP = 2
 
 
-def write_sheets(folder: Path, images: Source, sample: Sample, real: Source | None) -> None:
+def write_sheets(folder: Path, images: Source, sample: Sample | None, real: Source | None) -> None:
     """Write the sheets of one judged set.
 
     - `samples.png`: the first images.
@@ -37,18 +37,19 @@ def write_sheets(folder: Path, images: Source, sample: Sample, real: Source | No
     Args:
         folder: Where they go.
         images: The judged images.
-        sample: Their features and the reference's.
-        real: The real images; without them only the first sheet is made.
+        sample: Their features and the reference's; without them only the first sheet is made.
+        real: The real images; likewise.
 
     Raises:
         StorageError: A file cannot be written.
     """
-    first = _read(images, range(min(len(images), GRID_SIDE**2)))
+    items = images.items(0, min(len(images), GRID_SIDE**2))
+    first = [_enlarged(item) for item in items]
     _save(
         folder / "samples.png",
         _rows([first[at : at + GRID_SIDE] for at in range(0, len(first), GRID_SIDE)]),
     )
-    if real is None or sample.reference is None or sample.reference.store is None:
+    if sample is None or real is None:
         return
     count = min(NUM_NEIGHBOURS, len(real) - 1)
     distances, indices = nearest_neighbours(sample.features, sample.real.features, count=count)
@@ -89,13 +90,15 @@ def _ranked(labels: NDArray[np.int64], distances: FloatArray) -> list[list[int]]
 
 
 def _read(source: Source, indices: Iterable[int]) -> list[ImageArray]:
-    """Images (3, H, W) of a source by index, small ones enlarged."""
-    found = []
-    for index in indices:
-        image = next(source.items(index, index + 1)).image.transpose(2, 0, 1)
-        factor = max(1, _SHOWN_SIDE // image.shape[2])
-        found.append(image.repeat(factor, axis=1).repeat(factor, axis=2))
-    return found
+    """Images of a source by index, as they are shown."""
+    return [_enlarged(next(source.items(index, index + 1))) for index in indices]
+
+
+def _enlarged(item: Item) -> ImageArray:
+    """An image as (3, H, W), enlarged where it is small."""
+    image = item.image.transpose(2, 0, 1)
+    factor = max(1, _SHOWN_SIDE // image.shape[2])
+    return image.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def _rows(rows: Sequence[Sequence[ImageArray]]) -> ImageArray:

@@ -143,13 +143,13 @@ def kernel_distance(
     from cleanfid import fid  # with torchvision, which imports PyTorch's compiler
 
     check_pair(generated, reference)
+    sides: list[FloatArray | DoubleArray] = [reference, generated]
     if len(generated) == len(reference) <= max_subset_size:
-        num_subsets = 1  # every subset is the whole set
+        # Every subset is the whole set: one will do, without the rounding that many average out.
+        num_subsets, sides = 1, [side.astype(np.float64) for side in sides]
     with _numpy_global_seed(seed):
         return float(
-            fid.kernel_distance(
-                reference, generated, num_subsets=num_subsets, max_subset_size=max_subset_size
-            )
+            fid.kernel_distance(*sides, num_subsets=num_subsets, max_subset_size=max_subset_size)
         )
 
 
