@@ -60,7 +60,9 @@ def _whole(value: Any) -> Any:
     if not isinstance(value, DTensor):
         return value
     whole = value.full_tensor()  # all processes take part
-    return whole.cpu() if value.device_mesh.get_rank() == 0 else value
+    if value.device_mesh.get_rank() != 0:
+        return value
+    return whole.to("cpu", copy=True)  # or it may be a view of padded storage
 
 
 def _split(value: Any, like: nn.Parameter) -> Any:
