@@ -49,12 +49,6 @@ class Adversary:
         seed: int,
         rows: slice = slice(None),
     ) -> None:
-        several = rows not in (slice(None), slice(0, recipe.batch_size))
-        if several and recipe.adversarial.max_accuracy is not None:
-            raise ValueError(
-                "reward.adversarial.max_accuracy lets each process skip updates of its own: leave "
-                f"it out with several processes, got {recipe.adversarial.max_accuracy}"
-            )
         self.reward = reward
         self._real = real
         self._heldout = heldout

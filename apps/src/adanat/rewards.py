@@ -108,6 +108,8 @@ def _backbone(recipe: RewardRecipe) -> Backbone:
 def trained_reward(run: Run, seed: int) -> RewardModel:
     """The reward at the end of a policy's training, to keep the best of several samples by.
 
+    A weight of diversity is left out: it is a matter of the batch.
+
     Raises:
         StageError: the policy is not trained, or its discriminator's file is missing or damaged.
         AdanatError: the design pays whole batches, so it cannot judge an image.

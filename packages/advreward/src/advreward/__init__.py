@@ -1,10 +1,12 @@
 """Rewards for generative models, on frozen features: adversarial, pretrained, Frechet, mixed.
 
-`advreward.clip` is imported by its own name: it needs the extra ``advreward[clip]``.
+`advreward.clip` and `advreward.image_reward` are imported by their own names: they need the extra
+``advreward[clip]``.
 """
 
-from advreward.adversarial import AdversarialConfig, AdversarialReward
+from advreward.adversarial import AdversarialReward
 from advreward.augment import AugmentConfig, Augmenter
+from advreward.config import AdversarialConfig
 from advreward.dino import DINO_VIT_S16, FrozenViT, dino_vit_s16
 from advreward.discriminator import Discriminator, DiscriminatorConfig
 from advreward.diversity import DiversityReward, novelty

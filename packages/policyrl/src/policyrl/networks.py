@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from policyrl.actions import PREVIOUS_ACTION
+
 # Wavelengths of the sinusoidal time embedding reach from 2 pi to about this times 2 pi.
 _MAX_PERIOD = 10000.0
 
@@ -154,7 +156,7 @@ class PolicyNetwork(nn.Module):
         x = self.input_projection(tokens.to(self.head.weight.dtype))  # (B, L, H)
         condition = self.time_embedding(observation["timestep"])  # (B, H)
         if self.previous_embedding is not None:
-            previous = observation["previous_action"].to(self.head.weight.dtype)
+            previous = observation[PREVIOUS_ACTION].to(self.head.weight.dtype)
             condition = condition + self.previous_embedding(previous)
         x = self.token_norm(x, condition)
         x = x.transpose(1, 2).unflatten(2, (height, width))  # (B, H, h, w)

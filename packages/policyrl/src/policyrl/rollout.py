@@ -44,6 +44,16 @@ class Rollout(NamedTuple):
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
+class _Played(NamedTuple):
+    """One batch of b episodes; fields as of `Rollout`."""
+
+    raw_actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    rewards: Tensor
+    valid: Tensor
+
+
 @torch.no_grad()
 def collect(
     env: Environment,
@@ -105,7 +115,7 @@ def collect(
         dtype=feature_dtype,
         device=storage_device,
     )
-    columns: list[tuple[Tensor, ...]] = []
+    batches: list[_Played] = []
     outcomes: list[dict[str, Tensor]] = []
     size = batch_size or len(episodes)
     for start in range(0, len(episodes), size):
@@ -116,21 +126,15 @@ def collect(
         outcome = dict(env.outcome()) if isinstance(env, GenerativeEnvironment) else {}
         if reward_model is not None:
             final = _judge(reward_model, outcome, batch)
-            _, _, _, rewards, valid = played
-            rewards.scatter_add_(0, valid.sum(dim=0, keepdim=True) - 1, final[None].to(rewards))
-        columns.append(played)
+            last = played.valid.sum(dim=0, keepdim=True) - 1
+            played.rewards.scatter_add_(0, last, final[None].to(played.rewards))
+        batches.append(played)
         outcomes.append(outcome)
-    raw_actions, log_probs, values, rewards, valid = (
-        torch.cat(column, dim=1) for column in zip(*columns, strict=True)
-    )
+    joined = _Played(*(torch.cat(column, dim=1) for column in zip(*batches, strict=True)))
     return Rollout(
         observations=store.blocks,
         rows=store.rows,
-        raw_actions=raw_actions,
-        log_probs=log_probs,
-        values=values,
-        rewards=rewards,
-        valid=valid,
+        **joined._asdict(),
         outcome={name: torch.cat([part[name] for part in outcomes]) for name in outcomes[0]},
     )
 
@@ -143,8 +147,8 @@ def _play(
     noise: Tensor,
     store: ObservationStore,
     start: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Play one batch; raw actions (T, b, A), log-probs, values, rewards and valid (T, b)."""
+) -> _Played:
+    """Play one batch and put its observations into the store."""
     observation = env.reset(episodes)
     alive = torch.ones_like(episodes, dtype=torch.bool)
     previous = torch.zeros(noise.shape[1:], device=episodes.device)
@@ -160,10 +164,7 @@ def _play(
         observation, reward, terminated = env.step(action)
         steps.append((raw, log_prob, value, torch.where(alive, reward.float(), 0.0), alive))
         alive = alive & ~terminated
-    raws, log_probs, values, rewards, valid = (
-        torch.stack(column) for column in zip(*steps, strict=True)
-    )
-    return raws, log_probs, values, rewards, valid
+    return _Played(*(torch.stack(column) for column in zip(*steps, strict=True)))
 
 
 def _judge(reward_model: RewardModel, outcome: Mapping[str, Tensor], episodes: Tensor) -> Tensor:
