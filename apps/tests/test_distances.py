@@ -14,6 +14,7 @@ from adanat.metrics import (
     frechet_distance_cleanfid,
     frechet_score,
     kernel_distance,
+    neighbour_distances,
     neighbour_radii,
     precision_recall,
 )
@@ -111,6 +112,20 @@ def test_precision_and_recall_follow_their_definition():
     precision, recall = precision_recall(generated, reference, batch_size=16)
     assert precision == pytest.approx(covered(generated, reference), abs=1e-6)
     assert recall == pytest.approx(covered(reference, generated), abs=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 30, 100])
+def test_neighbour_distances_are_those_of_all_pairs(batch_size):
+    features = draw(8, 60, 3)
+    every = np.sort(np.linalg.norm(features[:, None] - features[None], axis=-1), axis=1)
+    found = neighbour_distances(features, count=6, batch_size=batch_size)
+    np.testing.assert_allclose(found[:, 1:], every[:, 1:6], rtol=1e-4)
+    np.testing.assert_allclose(found[:, 0], 0, atol=1e-2)  # by products, so rounded
+    np.testing.assert_array_equal(
+        neighbour_radii(features, neighborhood=4, batch_size=batch_size), found[:, 4]
+    )
+    with pytest.raises(ValueError, match="count is 61; 60 vectors allow 1 to 60"):
+        neighbour_distances(features, count=61)
 
 
 def test_a_collapsed_set_has_precision_without_recall():

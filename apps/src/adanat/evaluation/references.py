@@ -16,7 +16,7 @@ from adanat.evaluation.chunks import FeatureStore
 from adanat.evaluation.extractors import FEATURES, Identity
 from adanat.evaluation.opening import open_images
 from adanat.evaluation.sources import FirstOf, Source, hash_files
-from adanat.metrics import FeatureStatistics, nearest_neighbours
+from adanat.metrics import FeatureStatistics, neighbour_distances
 from adanat.metrics.features import FloatArray
 
 MAX_NEIGHBORHOOD = 5
@@ -71,7 +71,7 @@ class ReferenceSide:
     def _neighbour_distances(self) -> FloatArray:
         """Distances (M, 1 + MAX_NEIGHBORHOOD) within the features, each vector's own first."""
         count = min(1 + MAX_NEIGHBORHOOD, self.num_images)
-        return nearest_neighbours(self.features, self.features, count=count)[0]
+        return neighbour_distances(self.features, count=count)
 
     @property
     def _features_store(self) -> FeatureStore:

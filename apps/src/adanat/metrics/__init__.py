@@ -33,6 +33,7 @@ from adanat.metrics.neighbours import (
     density_coverage,
     membership,
     nearest_neighbours,
+    neighbour_distances,
     neighbour_radii,
     precision_recall,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "kernel_distance_interval",
     "membership",
     "nearest_neighbours",
+    "neighbour_distances",
     "neighbour_radii",
     "paired_gain",
     "precision_recall",

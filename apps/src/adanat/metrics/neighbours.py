@@ -27,11 +27,34 @@ def neighbour_radii(
     Raises:
         ValueError: If there are not more than `neighborhood` vectors.
     """
-    # The nearest of all is the vector itself.
-    distances, _ = nearest_neighbours(
-        features, features, count=neighborhood + 1, batch_size=batch_size
-    )
-    return distances[:, neighborhood]
+    found = neighbour_distances(features, count=neighborhood + 1, batch_size=batch_size)
+    return found[:, neighborhood]
+
+
+def neighbour_distances(features: FloatArray, *, count: int, batch_size: int = _ROWS) -> FloatArray:
+    """Distances (N, count) within a set (N, D), rising: each vector's to itself, then to others.
+
+    Every pair is measured once, which halves the work.
+
+    Raises:
+        ValueError: If `count` is not in 1..N.
+    """
+    _check_count(count, len(features))
+    blocks = torch.from_numpy(features).split(batch_size)
+    nearest = [torch.empty(len(block), 0) for block in blocks]
+    for i, rows in enumerate(blocks):
+        for j in range(i, len(blocks)):
+            distances = torch.cdist(rows, blocks[j])
+            nearest[i] = _smallest(nearest[i], distances, count)
+            if j > i:
+                nearest[j] = _smallest(nearest[j], distances.T, count)
+    return np.asarray(torch.cat(nearest).numpy(), dtype=np.float32)
+
+
+def _smallest(known: Tensor, more: Tensor, count: int) -> Tensor:
+    """The `count` smallest numbers of each row of both, rising."""
+    found = torch.cat([known, more.topk(min(count, more.shape[1]), largest=False).values], dim=1)
+    return found.topk(min(count, found.shape[1]), largest=False).values
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -169,10 +192,8 @@ def nearest_neighbours(
     Raises:
         ValueError: If `count` is not in 1..M.
     """
-    if not 1 <= count <= len(vectors):
-        raise ValueError(f"count is {count}; {len(vectors)} vectors allow 1 to {len(vectors)}")
+    _check_count(count, len(vectors))
     found = [
-        # Several times as fast on the CPU as `kthvalue`, for few neighbours of many vectors.
         torch.cdist(rows, torch.from_numpy(vectors)).topk(count, largest=False)
         for rows in torch.from_numpy(queries).split(batch_size)
     ]
@@ -188,3 +209,8 @@ def _check(generated: FloatArray, reference: FloatArray, neighborhood: int) -> N
             f"neighborhood is {neighborhood}; it must be at least 1 and below the {smallest} "
             "vectors of the smaller set"
         )
+
+
+def _check_count(count: int, num_vectors: int) -> None:
+    if not 1 <= count <= num_vectors:
+        raise ValueError(f"count is {count}; {num_vectors} vectors allow 1 to {num_vectors}")
