@@ -19,6 +19,8 @@ HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 # SIGTERM: every training stage finishes its step, saves and exits with 143 (128 + 15).
 # torchrun itself then exits with another code, so what to do is decided here, by the signal.
+# torchrun would kill the workers after 30 seconds; a policy's update may take longer.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=480 # seconds, of the 600 above; older PyTorch ignores it
 stopped=0
 trap 'stopped=1; kill -TERM "$STEP" 2>/dev/null' TERM
 
