@@ -1,15 +1,17 @@
 """Studies: their statistics against independent ones, and both end to end on the tiny recipe."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 from adanat.cli import main
-from adanat.recipes import get_recipe
+from adanat.recipes import Recipe, get_recipe
 from adanat.run import Run
-from adanat.studies import differences, study_adaptivity
+from adanat.studies import differences, pages, study_adaptivity, study_rewards
 from adanat.studies.rewards import reward_variants
 from adanat.studies.scoring import gain, value
 from scipy import stats
@@ -93,6 +95,34 @@ def test_a_variant_shares_the_stages_of_equal_settings(tmp_path: Path) -> None:
     assert Run(more, tmp_path / "more", base=base).folder.policy(0) == base.folder.policy(0)
 
 
+def test_the_command_of_a_page_repeats_the_settings(tmp_path: Path) -> None:
+    recipe = get_recipe("tiny")
+    plain = Run(recipe, tmp_path)
+    assert pages.command("study", plain) == f"adanat study tiny --output-dir {tmp_path}"
+    changed = replace(
+        recipe,
+        policy=replace(
+            recipe.policy,
+            seeds=(0, 1),
+            learn_std=True,
+            ppo=replace(recipe.policy.ppo, std_schedule=((0, 0.3), (5, 0.1)), target_kl=None),
+        ),
+        evaluation=replace(recipe.evaluation, num_samples=41),
+    )
+    command = pages.command("study", Run(changed, tmp_path, tmp_path / "a b"), "--steps", "2")
+    words = shlex.split(command)
+    options = words[words.index("--data-dir") + 2 :]
+    read = tyro.cli(Recipe, args=options[:-2], default=recipe)
+    assert read == changed
+    assert options[-2:] == ["--steps", "2"]
+    assert str(tmp_path / "a b") in words
+
+
+def test_designs_that_go_by_classes_are_refused_with_captions(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"kinds must be of .* got \['pretrained'\]"):
+        study_rewards(Run(get_recipe("tiny-text"), tmp_path), kinds=("frechet", "pretrained"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -127,6 +157,7 @@ def test_both_studies_end_to_end(tmp_path: Path) -> None:
     for picture in ("curves.png", "samples.png"):
         assert (study / picture).read_bytes().startswith(b"\x89PNG")
         assert picture in page
+    assert f"adanat study-rewards tiny --output-dir {folder} {' '.join(SHORT)} --kinds" in page
 
     main(["study-adaptivity", *arguments, "--steps", "2", "4"])
     study = folder / "studies" / "adaptivity"
@@ -135,6 +166,8 @@ def test_both_studies_end_to_end(tmp_path: Path) -> None:
     assert set(found["gains"]) == {"static_tuned", "static_searched", "adaptive_static"}
     assert len(found["subsets"]) == 5
     assert len(found["differences"]) == 14  # of 16, without the last step's inert two
+    classifiers = {p.read_bytes() for p in study.rglob("classifier/model.safetensors")}
+    assert len(classifiers) == 1
     # The run's own policy is trained once, for both studies.
     assert (folder / "policy" / "seed-0" / "done.json").is_file()
     assert not (study / "steps-4" / "policy").exists()

@@ -68,12 +68,13 @@ def study_adaptivity(
     runs = {count: _at(run, count) for count in sorted(set(steps))}
     stages: list[Stage] = []
     rows: dict[int, Rows] = {}
+    like: Stage | None = None
     for count, variant in runs.items():
         prepare(variant)
         search_static(variant)
         train_policies(variant)
         made = [*variant.stages.policies.values(), variant.stages.static_search]
-        scored = score(variant, partial(contestants, variant), made)
+        like = scored = score(variant, partial(contestants, variant), made, like)
         stages += [variant.stages.schedule, *made, scored]
         rows[count] = scored.results()["scores"]
     own = run.recipe.num_decoding_steps
@@ -83,7 +84,7 @@ def study_adaptivity(
         fewer = _ablated(studied, name, learned, ablation_seeds)
         train_policies(fewer)
         policies = list(fewer.stages.policies.values())
-        scored = score(fewer, partial(_adaptive, fewer), policies)
+        scored = score(fewer, partial(_adaptive, fewer), policies, like)
         stages += [*policies, scored]
         known = rows[studied.recipe.num_decoding_steps]
         tuned = [row for row in known if row["policy"] == STATIC_TUNED]

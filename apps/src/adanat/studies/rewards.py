@@ -70,7 +70,7 @@ def study_rewards(
         raise ValueError(f"kinds must be of {list(recipes)} for this recipe, got {impossible}")
     folder = run.folder.study(NAME)
     prepare(run)
-    variants = {
+    variants: dict[str, Run] = {
         name: replace(run, recipe=recipe, output_dir=folder / name, base=run)
         for name, recipe in recipes.items()
         if name in (kinds or recipes)
@@ -81,7 +81,7 @@ def study_rewards(
     for name, variant in variants.items():
         train_policies(variant)
         policies = list(variant.stages.policies.values())
-        scored = score(variant, partial(_trained, variant), policies)
+        scored = score(variant, partial(_trained, variant), policies, like=stages[0])
         stages += [*policies, scored]
         rows[name] = [*stages[0].results()["scores"], *scored.results()["scores"]]
     page = folder / f"{NAME}.md"

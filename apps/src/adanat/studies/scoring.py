@@ -1,6 +1,8 @@
 """What every study does with its variants of a run: train them and score them on test images."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from natgen import DecodingPolicy
@@ -33,6 +35,7 @@ def score(
     run: Run,
     policies: Callable[[], Mapping[str, DecodingPolicy]],
     depends_on: Sequence[Stage],
+    like: Stage | None = None,
 ) -> Stage:
     """Score policies on test images, with the labels and the noise that all variants share.
 
@@ -40,6 +43,8 @@ def score(
         run: a variant; the scores go to `scores/` in its output folder.
         policies: loads them, by name.
         depends_on: the stages that they come from.
+        like: finished scores of another variant; their classifier is taken over, which would be
+            trained to the same here.
 
     Returns:
         The finished stage; its results hold `scores`.
@@ -55,6 +60,9 @@ def score(
     if stage.is_done():
         return stage
     with stage:
+        if like is not None:
+            with run.engine.main_first():
+                _copy_once(like.folder / "classifier", stage.folder / "classifier")
         board = Scoreboard(run, stage.folder)
         loaded = policies()
         for seed in recipe.evaluation.seeds:
@@ -62,6 +70,14 @@ def score(
                 board.measure(name, policy, seed)
         stage.finish({"scores": board.rows})
     return stage
+
+
+def _copy_once(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    half_written = target.with_name(f".tmp-{target.name}")
+    shutil.copytree(source, half_written, dirs_exist_ok=True)
+    half_written.replace(target)
 
 
 def names_of_seeds(name: str, run: Run) -> list[str]:
