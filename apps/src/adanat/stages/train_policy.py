@@ -204,6 +204,9 @@ class _Selection:
 def _networks(run: Run, nat: NAT) -> tuple[GaussianPolicy, PolicyNetwork]:
     """The policy around the tuned schedule, and the value network of the same form."""
     recipe = run.recipe.policy
+    spec = decoding_spec(
+        tuned_point(run).schedule().values, learned=recipe.learned, smoothing=recipe.smoothing
+    )
 
     def network(num_outputs: int) -> PolicyNetwork:
         config = PolicyNetworkConfig(
@@ -213,12 +216,11 @@ def _networks(run: Run, nat: NAT) -> tuple[GaussianPolicy, PolicyNetwork]:
             hidden_dim=recipe.hidden_dim,
             conv_channels=recipe.conv_channels,
             mlp_dims=recipe.mlp_dims,
+            # What a smoothed choice leads to depends on the one before.
+            num_previous=spec.num_actions if recipe.smoothing else 0,
         )
         return PolicyNetwork(config).to(run.device)
 
-    spec = decoding_spec(
-        tuned_point(run).schedule().values, learned=recipe.learned, smoothing=recipe.smoothing
-    )
     policy = GaussianPolicy(
         network(spec.num_actions),
         spec,
