@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from run_results import measured
 
 pytestmark = pytest.mark.slow
 
@@ -53,19 +53,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert str(folder / "report.html") in done.stdout
     return folder
-
-
-def measured(folder: Path) -> dict[str, Any]:
-    """metrics.json without what depends on the clock."""
-
-    def strip(value: Any) -> Any:
-        if isinstance(value, dict):
-            clock = ("seconds", "images_per_second")
-            return {k: strip(v) for k, v in value.items() if k not in clock}
-        return value
-
-    found: dict[str, Any] = strip(json.loads((folder / "metrics.json").read_text()))
-    return found
 
 
 def test_metrics_and_report_are_complete(finished: Path) -> None:
