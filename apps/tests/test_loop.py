@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
@@ -160,6 +160,15 @@ def test_a_signal_saves_then_exits(
     _assert_same_run(tmp_path, unbroken)
 
 
+@pytest.fixture
+def heeded_ctrl_c() -> Iterator[None]:
+    """A shell starts background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_ctrl_c")
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     def interrupt(step: int) -> None:
         # Not os.kill: two signals that reach another thread at once count as one.
