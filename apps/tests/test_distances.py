@@ -155,6 +155,16 @@ def test_all_components_keep_the_frechet_distance():
     assert projected == pytest.approx(frechet_score(generated, Reference(features=reference)), 1e-4)
 
 
+def test_components_without_variance_are_left_out():
+    varied, constant = draw(18, 40, 3), np.ones((40, 5), np.float32)
+    reference = np.hstack([varied, constant])
+    components = PrincipalComponents.fit(reference, 6)
+    assert components.axes.shape == (8, 3)
+    np.testing.assert_allclose(components.axes[3:], 0, atol=1e-12)
+    strange = np.hstack([varied, constant + draw(19, 40, 5)])
+    np.testing.assert_allclose(components.project(strange), components.project(reference))
+
+
 def test_all_scores_name_their_features_and_drop_what_cannot_be():
     generated, features = draw(15, 30, 8), draw(16, 40, 8)
     scores = all_scores(generated, Reference(features=features, num_components=4), prefix="toy")

@@ -162,7 +162,8 @@ class PrincipalComponents:
 
     Attributes:
         mean: float64 (D,).
-        axes: float64 (D, K), orthonormal columns by falling variance.
+        axes: float64 (D, K), orthonormal columns by falling variance; fewer than asked for where
+            the reference varies along fewer, as the others would be arbitrary.
     """
 
     mean: DoubleArray
@@ -182,7 +183,9 @@ class PrincipalComponents:
                 f"num_components is {num_components}; {statistics.count} vectors of "
                 f"{statistics.mean.size} dimensions allow 1 to {most}"
             )
-        _, vectors = np.linalg.eigh(statistics.covariance)
+        variances, vectors = np.linalg.eigh(statistics.covariance)
+        rounding = variances[-1] * len(variances) * np.finfo(variances.dtype).eps
+        num_components = min(num_components, max(1, np.count_nonzero(variances > rounding)))
         return cls(mean=statistics.mean, axes=vectors[:, ::-1][:, :num_components].copy())
 
     def project(self, features: FloatArray) -> FloatArray:

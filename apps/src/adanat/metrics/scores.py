@@ -21,7 +21,7 @@ class Reference:
 
     Attributes:
         features: float32 (M, D).
-        num_components: Principal components of the variant for tiny sets.
+        num_components: Principal components of the variant for tiny sets, at most.
     """
 
     features: FloatArray
