@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import tyro
 from adanat.cli import main
 from adanat.recipes import Recipe, get_recipe
 from adanat.run import Run
 from adanat.studies import differences, pages, study_adaptivity, study_rewards
+from adanat.studies.ablation import Exchanged
 from adanat.studies.rewards import reward_variants
 from adanat.studies.scoring import gain, value
+from natgen import StaticSchedule
 from scipy import stats
 
 ACTIVE = np.array([[1, 1, 1, 1], [0, 0, 1, 1]])
@@ -136,6 +139,19 @@ def test_impossible_studies_are_refused(tmp_path: Path, arguments: dict, message
         study_adaptivity(Run(get_recipe("tiny"), tmp_path), **arguments)
 
 
+def test_exchanged_numbers_are_the_other_policys() -> None:
+    one, other = (StaticSchedule(torch.full((2, 4), number)) for number in (0.25, 0.75))
+    mixed = Exchanged(one, other, ["guidance_scale", "mask_ratio"])
+    chosen = mixed(torch.zeros(3, 5, 6), 1)
+    assert mixed.num_steps == 2
+    assert {name: numbers.tolist() for name, numbers in chosen.items()} == {
+        "mask_ratio": [0.75] * 3,
+        "sampling_temperature": [0.25] * 3,
+        "remask_temperature": [0.25] * 3,
+        "guidance_scale": [0.75] * 3,
+    }
+
+
 SHORT = ("--policy.num-updates", "1", "--evaluation.num-samples", "40")
 
 
@@ -159,12 +175,14 @@ def test_both_studies_end_to_end(tmp_path: Path) -> None:
         assert picture in page
     assert f"adanat study-rewards tiny --output-dir {folder} {' '.join(SHORT)} --kinds" in page
 
-    main(["study-adaptivity", *arguments, "--steps", "2", "4"])
+    ablation = ["--ablation", "exchanged", "alone"]
+    main(["study-adaptivity", *arguments, "--steps", "2", "4", *ablation])
     study = folder / "studies" / "adaptivity"
     found = json.loads((study / "figures.json").read_text())
     assert set(found["distances"]["static_searched"]) == {"2", "4"}
     assert set(found["gains"]) == {"static_tuned", "static_searched", "adaptive_static"}
-    assert len(found["subsets"]) == 5
+    assert len(found["subsets"]) == 1 + 2 * 4 + 4
+    assert {"all", "tuned with the policy's mask_ratio", "only mask_ratio"} < set(found["subsets"])
     assert len(found["differences"]) == 14  # of 16, without the last step's inert two
     classifiers = {p.read_bytes() for p in study.rglob("classifier/model.safetensors")}
     assert len(classifiers) == 1
@@ -173,5 +191,5 @@ def test_both_studies_end_to_end(tmp_path: Path) -> None:
     assert not (study / "steps-4" / "policy").exists()
 
     marks = {path: path.stat().st_mtime_ns for path in study.rglob("done.json")}
-    main(["study-adaptivity", *arguments, "--steps", "2", "4"])
+    main(["study-adaptivity", *arguments, "--steps", "2", "4", *ablation])
     assert marks == {path: path.stat().st_mtime_ns for path in study.rglob("done.json")}

@@ -42,12 +42,13 @@ def study_adaptivity(
         8,
     ),
     ablation: Annotated[
-        tuple[studies.SubsetKind, ...],
-        tyro.conf.arg(help="Policies that learn each number alone, all without each, or both."),
-    ] = ("alone",),
-    ablation_seeds: Annotated[
-        int, tyro.conf.arg(help="How many of the policy seeds those are trained with.")
-    ] = 1,
+        tuple[studies.AblationKind, ...],
+        tyro.conf.arg(
+            help="Single numbers exchanged with the tuned schedule's (no training); or policies "
+            "that learn each number alone, or all without each."
+        ),
+    ] = ("exchanged",),
+    ablation_seeds: Annotated[int, tyro.conf.arg(help="How many policy seeds those have.")] = 1,
 ) -> None:
     """Compare policies with the schedules they must beat, at several numbers of steps.
 
@@ -55,6 +56,6 @@ def study_adaptivity(
     """
     run = open_run(recipe, output_dir, data_dir)
     page = studies.study_adaptivity(
-        run, steps=steps, subsets=ablation, ablation_seeds=ablation_seeds
+        run, steps=steps, ablation=ablation, ablation_seeds=ablation_seeds
     )
     print(page)

@@ -1,6 +1,7 @@
 """Studies: several trainings on one tokenizer and transformer, compared on test images."""
 
-from adanat.studies.adaptivity import SubsetKind, study_adaptivity
+from adanat.studies.ablation import AblationKind
+from adanat.studies.adaptivity import study_adaptivity
 from adanat.studies.rewards import RewardKind, study_rewards
 
-__all__ = ["RewardKind", "SubsetKind", "study_adaptivity", "study_rewards"]
+__all__ = ["AblationKind", "RewardKind", "study_adaptivity", "study_rewards"]

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from natgen import DecodingPolicy, StaticSchedule
+from natgen import StaticSchedule
 
 from adanat import plots
 from adanat.contestants import (
@@ -16,10 +16,8 @@ from adanat.contestants import (
     STATIC_SEARCHED,
     STATIC_TUNED,
     contestants,
-    of_seed,
     searched_schedule,
 )
-from adanat.judge import LITE2
 from adanat.report import ParameterCurves, StepCurve
 from adanat.run import Run
 from adanat.runs import Stage
@@ -27,10 +25,10 @@ from adanat.schedule_points import tuned_point
 from adanat.scoreboard import DISTANCE
 from adanat.stages import search_static, train_policies
 from adanat.studies import differences, pages
+from adanat.studies.ablation import AblationKind, Measured, ablate
 from adanat.studies.scoring import Rows, gain, names_of_seeds, prepare, score, value
 
 NAME = "adaptivity"
-SubsetKind = Literal["alone", "without"]
 _CONTESTANTS = (STATIC, STATIC_TUNED, STATIC_SEARCHED, ADAPTIVE_STATIC, ADAPTIVE)
 
 
@@ -38,7 +36,7 @@ def study_adaptivity(
     run: Run,
     *,
     steps: Sequence[int],
-    subsets: Sequence[SubsetKind] = ("alone",),
+    ablation: Sequence[AblationKind] = ("exchanged",),
     ablation_seeds: int = 1,
 ) -> Path:
     """Train policies at several step counts, search schedules, and compare both.
@@ -52,9 +50,8 @@ def study_adaptivity(
         run: its recipe but for the number of steps; its own stages are done where missing.
         steps: decoding steps T; ablation and differences are at the recipe's own, or at the
             first of these if it is not among them.
-        subsets: which policies of fewer numbers are trained: each number `alone`, and all
-            `without` each one.
-        ablation_seeds: how many of the policy seeds they are trained with.
+        ablation: which policies with some of the four numbers are measured.
+        ablation_seeds: how many of the policy seeds they have.
 
     Returns:
         The page.
@@ -67,7 +64,7 @@ def study_adaptivity(
     prepare(run)
     runs = {count: _at(run, count) for count in sorted(set(steps))}
     stages: list[Stage] = []
-    rows: dict[int, Rows] = {}
+    scores: dict[int, Stage] = {}
     like: Stage | None = None
     for count, variant in runs.items():
         prepare(variant)
@@ -76,31 +73,25 @@ def study_adaptivity(
         made = [*variant.stages.policies.values(), variant.stages.static_search]
         like = scored = score(variant, partial(contestants, variant), made, like)
         stages += [variant.stages.schedule, *made, scored]
-        rows[count] = scored.results()["scores"]
+        scores[count] = scored
     own = run.recipe.num_decoding_steps
     studied = runs[own if own in runs else min(runs)]
-    ablation: dict[str, tuple[Run, Rows]] = {}
-    for name, learned in _subsets(studied, subsets).items():
-        fewer = _ablated(studied, name, learned, ablation_seeds)
-        train_policies(fewer)
-        policies = list(fewer.stages.policies.values())
-        scored = score(fewer, partial(_adaptive, fewer), policies, like)
-        stages += [*policies, scored]
-        known = rows[studied.recipe.num_decoding_steps]
-        tuned = [row for row in known if row["policy"] == STATIC_TUNED]
-        ablation[name] = fewer, [*tuned, *scored.results()["scores"]]
+    at = studied.recipe.num_decoding_steps
+    subsets, more = ablate(studied, ablation, ablation_seeds, scores[at])
+    stages += more
     chose, path = differences.choose(studied, run.recipe.policy.seeds[0])
     stages.append(chose)
     if not run.engine.is_main:
         return folder / f"{NAME}.md"
     chosen = differences.read(path)
+    rows = {count: stage.results()["scores"] for count, stage in scores.items()}
     _draw(folder, runs, rows, studied, chosen)
-    options = ["--steps", *map(str, runs), "--ablation", *subsets]
+    options = ["--steps", *map(str, runs), "--ablation", *ablation]
     command = pages.command(
         "study-adaptivity", run, *options, "--ablation-seeds", str(ablation_seeds)
     )
     protocol = pages.protocol(run, command, stages)
-    return _write(folder, run, runs, rows, studied, ablation, chosen, protocol)
+    return _write(folder, run, runs, rows, studied, subsets, chosen, protocol)
 
 
 def _check(run: Run, steps: Sequence[int], ablation_seeds: int) -> None:
@@ -126,30 +117,6 @@ def _at(run: Run, steps: int) -> Run:
     )
 
 
-def _subsets(run: Run, kinds: Sequence[SubsetKind]) -> dict[str, tuple[str, ...]]:
-    """Numbers to learn, by a name: proper parts of those that the recipe's policy learns."""
-    learned = run.recipe.policy.learned
-    found: dict[str, tuple[str, ...]] = {}
-    if len(learned) > 1 and "alone" in kinds:
-        found |= {f"only {name}": (name,) for name in learned}
-    if len(learned) > 2 and "without" in kinds:
-        found |= {
-            f"without {name}": tuple(other for other in learned if other != name)
-            for name in learned
-        }
-    return found
-
-
-def _ablated(run: Run, name: str, learned: tuple[str, ...], num_seeds: int) -> Run:
-    policy = replace(run.recipe.policy, learned=learned, seeds=run.recipe.policy.seeds[:num_seeds])
-    folder = run.output_dir / name.replace(" ", "-")
-    return replace(run, recipe=replace(run.recipe, policy=policy), output_dir=folder, base=run)
-
-
-def _adaptive(run: Run) -> dict[str, DecodingPolicy]:
-    return {of_seed(ADAPTIVE, run, seed): run.policy(seed) for seed in run.recipe.policy.seeds}
-
-
 def _entries(name: str, run: Run) -> list[str]:
     """The scored entries of a contestant: one a policy seed for what was learned."""
     return names_of_seeds(name, run) if name in (ADAPTIVE, ADAPTIVE_STATIC) else [name]
@@ -161,7 +128,7 @@ def _write(
     runs: Mapping[int, Run],
     rows: Mapping[int, Rows],
     studied: Run,
-    ablation: Mapping[str, tuple[Run, Rows]],
+    subsets: Mapping[str, Measured],
     chosen: differences.Chosen,
     protocol: str,
 ) -> Path:
@@ -177,16 +144,6 @@ def _write(
         for name in (STATIC_TUNED, STATIC_SEARCHED, ADAPTIVE_STATIC)
     }
     steps = studied.recipe.num_decoding_steps
-    all_numbers = {"all": (studied, rows[steps])}
-    of_subsets: dict[str, dict[str, Any]] = {
-        name: {
-            "distance": value(found, _entries(ADAPTIVE, variant), DISTANCE),
-            "recall": value(found, _entries(ADAPTIVE, variant), f"{LITE2}_recall"),
-            "gain": gain(found, [STATIC_TUNED], _entries(ADAPTIVE, variant), DISTANCE),
-            "policy_seeds": len(variant.recipe.policy.seeds),
-        }
-        for name, (variant, found) in {**all_numbers, **ablation}.items()
-    }
     active = studied.policy(run.recipe.policy.seeds[0]).spec.active
     by_class = run.recipe.text.encoder is None
     names = list(run.stages.data.results()["class_names"]) if by_class else None
@@ -199,7 +156,7 @@ def _write(
         {
             "distances": distances,
             "gains": gains,
-            "subsets": of_subsets,
+            "subsets": subsets,
             "differences": differing,
             "scores": rows,
         },
@@ -216,18 +173,19 @@ def _write(
             "`adaptive_static` it is what choosing for each sample brings.",
             pages.table(["over", *counts], _lines(gains)),
             f"## Which numbers matter, at T = {steps}",
-            "Policies that learn some of the numbers; the others stay at the tuned schedule.",
+            "All of the learned policy's numbers, and some of them, with the others as in the "
+            "tuned schedule: exchanged afterwards, or (`only`, `without`) trained so.",
             pages.table(
-                ["learned", "lite2 FD", "recall", "gain over static_tuned", "policy seeds"],
+                ["numbers", "lite2 FD", "recall", "gain over static_tuned", "policy seeds"],
                 [
                     [
                         name,
-                        pages.cell(found["distance"], 2),
-                        pages.cell(found["recall"], 3),
-                        pages.cell(found["gain"], 2),
-                        str(found["policy_seeds"]),
+                        pages.cell(found.distance, 2),
+                        pages.cell(found.recall, 3),
+                        pages.cell(found.gain, 2),
+                        str(found.policy_seeds),
                     ]
-                    for name, found in of_subsets.items()
+                    for name, found in subsets.items()
                 ],
             ),
             f"## How much the numbers differ, at T = {steps}",
