@@ -16,6 +16,7 @@ from adanat.prepare import (
     SplitImages,
     adm_crop,
     open_rgb,
+    open_split,
     prepare_cc3m,
     prepare_coco,
     prepare_imagenet,
@@ -216,6 +217,22 @@ def test_coco_has_five_captions_an_image(tmp_path: Path) -> None:
     for item in VAL:
         found = hashlib.sha256(pictures[item.captions].numpy().tobytes()).hexdigest()
         assert found == digest_of(item)[0]
+
+
+def test_captions_are_read_when_asked_for(tmp_path: Path) -> None:
+    write_coco(tmp_path / "source", TRAIN, VAL)
+    prepare_coco(
+        tmp_path / "source", Preparation(output=tmp_path / "out", num_validation=3, workers=0)
+    )
+    for split, per_image in (("fit", 5), ("test", 1)):
+        rows = PreparedSplit(tmp_path / "out", split, SIZE).captions(range(6))
+        expected = tuple(caption for row in rows for caption in row[:per_image])
+        captions = open_split(tmp_path / "out", split, SIZE).captions
+        assert tuple(captions)[: len(expected)] == expected
+        assert captions[2:5] == expected[2:5]
+        assert captions[-1] == captions[len(captions) - 1] == tuple(captions)[-1]
+        with pytest.raises(IndexError):
+            captions[len(captions)]
 
 
 def test_cc3m_is_read_where_it_lies(tmp_path: Path) -> None:

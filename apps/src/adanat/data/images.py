@@ -1,6 +1,7 @@
 """A split of prepared shards as tensors in memory."""
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,7 @@ class ImageSet(NamedTuple):
     labels: Tensor
     """(N,) int64 in [0, number of classes)."""
     class_names: tuple[str, ...]
-    captions: tuple[str, ...] = ()
+    captions: Sequence[str] = ()
     """One for each image where the data set has captions."""
 
 

@@ -7,29 +7,26 @@ import torch
 from torch import Tensor
 
 from adanat.data import ImageSet
-from adanat.prepare.reading import PreparedSplit, SplitImages
+from adanat.prepare.reading import PreparedSplit, SplitCaptions, SplitImages
 
 
 def open_split(folder: Path, split: str, image_size: int) -> ImageSet:
     """One split of a prepared folder.
 
-    Pictures are read when they are indexed: `images` takes index tensors and slices like the tensor
-    (N, 3, S, S) that it stands for, and knows its length. Of data with several captions an image,
-    every caption of the images to learn from is an item of its own; other splits have the first.
+    Pictures and captions are read when they are indexed: `images` takes index tensors and slices
+    like the tensor (N, 3, S, S) that it stands for, and knows its length. Of data with several
+    captions an image, every caption of the images to learn from is an item of its own; other splits
+    have the first.
 
     Raises:
         DataError: The folder is not prepared, or not what its index says.
     """
     data = PreparedSplit(folder, split, image_size)
     per_image = max(1, data.index.captions_per_image) if split == "fit" else 1
-    captions: tuple[str, ...] = ()
-    if data.index.captions_per_image:
-        found = data.captions(range(len(data)))
-        captions = tuple(caption for row in found for caption in row[:per_image])
     labels = data.labels if data.index.class_names else torch.zeros(len(data), dtype=torch.int64)
     return ImageSet(
         images=cast(Tensor, SplitImages(data, per_image)),
         labels=labels.repeat_interleave(per_image),
         class_names=data.index.class_names or ("any",),
-        captions=captions,
+        captions=SplitCaptions(data, per_image) if data.index.captions_per_image else (),
     )

@@ -1,10 +1,10 @@
 """Prepared samples by index: any order, any process, no state to save."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from adanat.prepare.pictures import adm_crop, open_rgb
 from adanat.prepare.scanning import decode_caption
 
 _T = TypeVar("_T")
+_AT_ONCE = 4096
+"""Samples that wait to be read, at most: a split has millions."""
 
 
 class PreparedSplit:
@@ -59,7 +61,8 @@ class PreparedSplit:
         self._rows = read_rows(folder, split)
         self._size = image_size
         self._timeout = timeout
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="pictures")
+        # Its threads are daemons: one that a dead mount holds does not keep the process alive.
+        self._pool = ThreadPool(num_threads)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -81,18 +84,18 @@ class PreparedSplit:
         return self._read_all(self._captions, indices)
 
     def _read_all(self, read: Callable[[int], _T], indices: Sequence[int]) -> list[_T]:
-        waiting = [(index, self._pool.submit(read, index)) for index in indices]
-        found = []
-        for index, future in waiting:
-            try:
-                found.append(future.result(timeout=self._timeout))
-            except FutureTimeout:
-                for _, other in waiting:
-                    other.cancel()
-                raise DataError(
-                    f"{self._where(index)} did not come within {self._timeout:g} s: is its disk "
-                    "or network mount reachable?"
-                ) from None
+        found: list[_T] = []
+        for start in range(0, len(indices), _AT_ONCE):
+            part = indices[start : start + _AT_ONCE]
+            results = [self._pool.apply_async(read, (index,)) for index in part]
+            for index, result in zip(part, results, strict=True):
+                try:
+                    found.append(result.get(self._timeout))
+                except multiprocessing.TimeoutError:
+                    raise DataError(
+                        f"{self._where(index)} did not come within {self._timeout:g} s: is its "
+                        "disk or network mount reachable?"
+                    ) from None
         return found
 
     def _image(self, index: int) -> Tensor:
@@ -147,6 +150,42 @@ class SplitImages:
         else:
             items = (index.nonzero()[:, 0] if index.dtype == torch.bool else index).tolist()
         return self._split.images([item // self._repeats for item in items])
+
+
+class SplitCaptions(Sequence[str]):
+    """The captions of a split in the place of a tuple, read when they are asked for.
+
+    Args:
+        split: Whose captions.
+        repeats: Each sample gives its first so many, one behind the other.
+    """
+
+    def __init__(self, split: PreparedSplit, repeats: int = 1) -> None:
+        self._split = split
+        self._repeats = repeats
+
+    def __len__(self) -> int:
+        """Number of captions."""
+        return len(self._split) * self._repeats
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        """One caption, or those of a slice, which are read together."""
+        chosen = range(len(self))[index]  # raises IndexError
+        if isinstance(chosen, int):
+            return self[chosen : chosen + 1][0]
+        samples = sorted({item // self._repeats for item in chosen})
+        captions = dict(zip(samples, self._split.captions(samples), strict=True))
+        return tuple(captions[item // self._repeats][item % self._repeats] for item in chosen)
+
+    def __iter__(self) -> Iterator[str]:
+        """All of them, read together."""
+        return iter(self[:])
 
 
 def _check_size(path: Path, num_bytes: int) -> None:

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from http.client import HTTPException
 from pathlib import Path
 
@@ -88,8 +88,12 @@ def local_shards(
         if _is_remote(name) and not path.is_file()
     ]
     with ThreadPoolExecutor(connections) as pool:
-        for future in [pool.submit(_fetch, name, path, timeout) for name, path in jobs]:
-            future.result()
+        fetches = [pool.submit(_fetch, name, path, timeout) for name, path in jobs]
+        try:
+            for fetch in as_completed(fetches):
+                fetch.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # or hundreds would follow before the error is told
     return targets
 
 
@@ -122,12 +126,16 @@ def _fetch(name: str, path: Path, timeout: float) -> None:
 def _download(name: str, timeout: float) -> Iterator[bytes]:
     try:
         with urllib.request.urlopen(name, timeout=timeout) as response:
+            expected, received = response.headers["Content-Length"], 0
             while chunk := response.read(_CHUNK):
+                received += len(chunk)
                 yield chunk
     except TimeoutError as error:
         raise DataError(f"stuck, no byte within {timeout:g} s") from error
     except (urllib.error.URLError, HTTPException, ConnectionError) as error:
         raise DataError(f"cannot be fetched: {error}") from error
+    if expected is not None and received != int(expected):
+        raise DataError(f"cut off after {received:,} of {int(expected):,} bytes")
 
 
 def _command_output(name: str, timeout: float) -> Iterator[bytes]:
