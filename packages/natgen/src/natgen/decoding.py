@@ -158,8 +158,9 @@ def add_guidance(
             num_rows=observation.num_rows + output.num_rows,
         )
     logits = model(state.tokens[rows], model.null_condition(len(rows)))[1]
+    all_guided = len(rows) == len(state.tokens)
     return observation._replace(
-        uncond_logits=observation.cond_logits.index_copy(0, rows, logits),
+        uncond_logits=logits if all_guided else observation.cond_logits.index_copy(0, rows, logits),
         num_rows=observation.num_rows + len(rows),
     )
 

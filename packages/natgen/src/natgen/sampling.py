@@ -10,7 +10,7 @@ _LOWEST_TEMPERATURE = 1e-6
 
 
 def guide(cond_logits: Tensor, uncond_logits: Tensor, guidance_scale: Tensor) -> Tensor:
-    """Classifier-free guidance, cond + w (cond - uncond): off at 0.
+    """Classifier-free guidance, cond + w (cond - uncond): off at 0; without gradients.
 
     Args:
         cond_logits: (B, L, V).
@@ -21,7 +21,9 @@ def guide(cond_logits: Tensor, uncond_logits: Tensor, guidance_scale: Tensor) ->
         (B, L, V) float32.
     """
     cond = cond_logits.float()
-    return torch.addcmul(cond, guidance_scale.float()[:, None, None], cond - uncond_logits.float())
+    gap = cond - uncond_logits.float()
+    # Into a buffer that is in use: on the CPU, fresh memory costs more than the arithmetic.
+    return torch.addcmul(cond, guidance_scale.float()[:, None, None], gap, out=gap)
 
 
 def draw(guided_logits: Tensor, sampling_temperature: Tensor, uniforms: Tensor) -> Tensor:
@@ -41,7 +43,7 @@ def draw(guided_logits: Tensor, sampling_temperature: Tensor, uniforms: Tensor) 
     logits = guided_logits.float()
     temperature = sampling_temperature.float().clamp_min(_LOWEST_TEMPERATURE)[:, None, None]
     weights = (logits - logits.amax(dim=-1, keepdim=True)).div_(temperature).exp_()
-    cumulative = weights.cumsum(dim=-1)
+    cumulative = weights.cumsum_(dim=-1)
     # Below the total even after rounding, as uniforms stay at or below 1 - 2^-24.
     target = uniforms.unsqueeze(-1) * cumulative[..., -1:]
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
