@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -227,6 +228,22 @@ def test_figures_are_saved_for_the_documentation(data, tmp_path):
         plots.save_png(figure, tmp_path / "figures" / f"{name}.png", dpi=40)
         with Image.open(tmp_path / "figures" / f"{name}.png") as picture:
             assert min(picture.size) > 30
+
+
+@pytest.mark.filterwarnings("error:constrained_layout")
+def test_long_captions_leave_room_for_the_pictures():
+    captions = ("a red apple left of two green pears above a yellow moon on blue ground",) * 2
+    names = ("static", "static_tuned", "adaptive_static")
+    sets = [SampleSet(name=name, images=make_images(2, 1, 3, 8, 8)) for name in names]
+    figure = plots.samples_figure(sets, captions)
+    figure.draw_without_rendering()
+    shown = [axes.get_window_extent() for axes in figure.axes]
+    assert min(box.width for box in shown) > 0.2 * figure.dpi
+    titles = [axes.title.get_window_extent() for axes in figure.axes[:3]]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(titles))
+    label = figure.axes[0].yaxis.label
+    assert label.get_window_extent().x0 >= 0
+    assert label.get_text().splitlines()[0] in captions[0]
 
 
 def test_shapes_that_do_not_fit_are_refused(data):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ _LABELS = {
     "sampling_temperature": "sampling temperature",
     "guidance_scale": "guidance scale",
 }
+_CHARACTER_WIDTH = 0.075
+"""Inches that a character of a label takes, about; the bold ones of titles take a third more."""
+_ROW_NAME_CHARACTERS = 32
 _INERT_AT_LAST_STEP = ("mask_ratio", "remask_temperature")
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": RULE,
@@ -164,22 +168,32 @@ def training_panels(trainings: Sequence[TrainingFigure]) -> Figure:
 
 
 def samples_figure(samples: Sequence[SampleSet], class_names: Sequence[str]) -> Figure:
-    """Lay sample sets side by side, a row for each class, for the documentation."""
+    """Lay sample sets side by side, a row for each class or caption, for the documentation."""
+    # Two lines fit beside a row of pictures; what a caption says beyond them is left out.
+    names = [
+        textwrap.fill(name, _ROW_NAME_CHARACTERS, max_lines=2, placeholder=" …")
+        for name in class_names
+    ]
+    longest_line = max(len(line) for name in names for line in name.splitlines())
+    longest_title = max(len(sample_set.name) for sample_set in samples)
+    column = max(0.35 * samples[0].images.shape[1], 4 / 3 * _CHARACTER_WIDTH * longest_title)
     with mpl.rc_context(STYLE | {"axes.grid": False}):
-        per_class = samples[0].images.shape[1]
         figure = Figure(
-            figsize=(0.35 * per_class * len(samples) + 1.2, 0.37 * len(class_names) + 0.4),
+            figsize=(
+                (column + 0.1) * len(samples) + _CHARACTER_WIDTH * longest_line + 0.2,
+                0.37 * len(names) + 0.4,
+            ),
             layout="constrained",
         )
-        grid = figure.subplots(len(class_names), len(samples), squeeze=False)
-        for row, class_name in enumerate(class_names):
+        grid = figure.subplots(len(names), len(samples), squeeze=False)
+        for row, name in enumerate(names):
             for column, sample_set in enumerate(samples):
                 axes = grid[row, column]
                 _show(axes, strip(sample_set.images[row]))
                 if row == 0:
                     axes.set_title(sample_set.name, loc="center")
                 if column == 0:
-                    axes.set_ylabel(class_name, rotation=0, ha="right", va="center")
+                    axes.set_ylabel(name, rotation=0, ha="right", va="center")
     return figure
 
 
@@ -187,10 +201,12 @@ def decoding_figure(traces: Sequence[DecodingTrace]) -> Figure:
     """Draw decodings step by step: kept tokens above, the interim image below."""
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         steps = max(len(trace.images) for trace in traces)
-        figure = Figure(figsize=(1.1 * steps + 1.2, 2.3 * len(traces)), layout="constrained")
+        width = 1.1 * steps + 1.2
+        figure = Figure(figsize=(width, 2.3 * len(traces)), layout="constrained")
         parts = figure.subfigures(len(traces), 1, squeeze=False)
         for part, trace in zip(parts[:, 0], traces, strict=True):
-            part.suptitle(trace.name, fontsize=9, color=INK)
+            title = textwrap.fill(trace.name, int(width / _CHARACTER_WIDTH))
+            part.suptitle(title, fontsize=9, color=INK)
             grid = part.subplots(2, steps, squeeze=False)
             for step in range(steps):
                 if step >= len(trace.images):

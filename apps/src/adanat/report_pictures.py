@@ -54,7 +54,7 @@ class ReportPictures:
         """The class or the caption of each row of `samples`."""
         if self._by_class:
             return tuple(self._run.stages.data.results()["class_names"][: self._rows])
-        return self._run.images("test").captions[: self._rows]
+        return tuple(self._run.images("test").captions[: self._rows])
 
     def samples(self) -> tuple[SampleSet, ...]:
         """The same labels and noise under each policy."""
