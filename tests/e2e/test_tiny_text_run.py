@@ -40,6 +40,26 @@ def test_the_evaluation_scores_captions(finished: Path) -> None:
     assert " ground" in (finished / "report.html").read_text()
 
 
+def test_captions_are_checked_beside_real_images(finished: Path) -> None:
+    done = call(
+        "check-captions", "tiny-text", "--output-dir", finished, "--num-samples", "12",
+        "--steps", "2", "--guidance-scales", "0", "2.5",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((finished / "caption-check.json").read_text())
+    assert [row["images"] for row in rows] == [
+        "real",
+        "reconstructions",
+        "guidance 0",
+        "guidance 2.5",
+    ]
+    for row in rows:
+        assert row["images"] in done.stdout
+        assert row["gain"]["mean"] == pytest.approx(row["own"] - row["others"])
+        assert row["gain"]["low"] < row["gain"]["mean"] < row["gain"]["high"]
+        assert 0 <= row["win_share"] <= 1
+
+
 def test_captions_are_encoded_once_a_split(finished: Path) -> None:
     described = [json.loads(path.read_text()) for path in finished.glob("text/*/captions.json")]
     assert sorted(entry["captions"] for entry in described) == [81, 81, 121]  # with the empty one

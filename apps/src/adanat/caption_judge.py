@@ -10,7 +10,13 @@ from adanat.metrics.features import FloatArray
 from adanat.progress import ProgressReporter
 from adanat.run import Run
 from adanat.seeding import derive_seed
-from adanat.text.scorer import ImageTextScorer, ScorerConfig, caption_score, train_scorer
+from adanat.text.scorer import (
+    CaptionScores,
+    ImageTextScorer,
+    ScorerConfig,
+    score_captions,
+    train_scorer,
+)
 
 
 class CaptionJudge:
@@ -24,14 +30,25 @@ class CaptionJudge:
         self._run = run
 
     def score(self, features: FloatArray) -> float:
-        """`caption_score` of samples 0 to N - 1, by their `lite2` features (N, D)."""
-        return caption_score(self._scorer, self._images(features), self._captions("test", features))
+        """How often samples 0 to N - 1 score higher for their own caption than for another's.
+
+        Args:
+            features: `lite2` features (N, D) of the samples.
+        """
+        return self.compare(features).win_share
 
     def score_of_real_pairs(self) -> float:
         """The same of the validation images, which the scorer has not seen."""
-        features = self._real("validation")
-        captions = self._captions("validation", features)
-        return caption_score(self._scorer, self._images(features), captions)
+        return self.compare(self._real("validation"), split="validation").win_share
+
+    def compare(self, features: FloatArray, *, split: str = "test") -> CaptionScores:
+        """Score images 0 to N - 1 for their own captions and for one another's.
+
+        Args:
+            features: `lite2` features (N, D) of images, drawn or real.
+            split: whose captions they have, in that order.
+        """
+        return score_captions(self._scorer, self._images(features), self._captions(split, features))
 
     @cached_property
     def _scorer(self) -> ImageTextScorer:

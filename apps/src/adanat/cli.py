@@ -95,6 +95,10 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "Score all policies on test images, paired, over several seeds. "
             "With a path in place of the recipe: judge any images, see `evaluate PATH --help`.",
         ),
+        "check-captions": Command(
+            "adanat.commands.captions:check_captions",
+            "Score samples for their own captions and for others, beside real images.",
+        ),
         "compare": Command(
             "adanat.evaluation.commands:compare",
             "Policies and step counts side by side: quality against cost, as tables and a figure.",

@@ -23,6 +23,7 @@ class RunFolder:
     text/            features of the captions, by content
     samples/         pictures
     studies/         comparisons of several trainings
+    caption-check.json  scores of samples for their own captions and for others
     metrics.json, report.html, results.md, figures/
     ```
 
@@ -100,6 +101,10 @@ class RunFolder:
 
     def study(self, name: str) -> Path:
         return self.root / "studies" / name
+
+    @property
+    def caption_check(self) -> Path:
+        return self.root / "caption-check.json"
 
     @property
     def metrics(self) -> Path:

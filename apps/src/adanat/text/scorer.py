@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_CHUNK = 1000  # images that are compared with all captions at once
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerConfig:
@@ -77,11 +79,7 @@ def train_scorer(
     Raises:
         ValueError: there are not as many images as captions, or fewer than 2.
     """
-    if len(images) != len(captions) or len(images) < 2:
-        raise ValueError(
-            f"need one caption for each of at least 2 images, got {len(images)} images and "
-            f"{len(captions)} captions"
-        )
+    _check_pairs(images, captions)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         scorer = ImageTextScorer(images.shape[1], captions.shape[1], config.embed_dim)
@@ -106,32 +104,59 @@ def train_scorer(
     return scorer.eval()
 
 
+@dataclass(frozen=True, kw_only=True)
+class CaptionScores:
+    """What each of N images scores for its own caption and for those of the N - 1 others.
+
+    Attributes:
+        own: score for the own caption, (N,) float64 in [-1, 1].
+        others: mean score for the other images' captions, (N,) float64.
+        wins: share of the other captions that the own one beats, draws counted half, (N,) float64.
+    """
+
+    own: Tensor
+    others: Tensor
+    wins: Tensor
+
+    @property
+    def win_share(self) -> float:
+        """Share of all N (N - 1) comparisons that the own caption wins.
+
+        1 is the best; 0.5 is what images of no or of random captions reach.
+        """
+        return float(self.wins.mean())
+
+
 @torch.no_grad()
-def caption_score(scorer: ImageTextScorer, images: Tensor, captions: Tensor) -> float:
-    """How often an image scores higher for its own caption than for another image's.
+def score_captions(scorer: ImageTextScorer, images: Tensor, captions: Tensor) -> CaptionScores:
+    """Score every image for its own caption and for every other image's.
 
     Args:
         scorer: see `train_scorer`.
         images: features of images (N, D), N at least 2.
         captions: pooled features of their captions (N, P).
 
-    Returns:
-        The share of all N (N - 1) comparisons that the own caption wins, draws counted half: 1 is
-        the best, 0.5 what images of no or of random captions reach.
-
     Raises:
         ValueError: there are not as many images as captions, or fewer than 2.
     """
+    _check_pairs(images, captions)
+    own, others, wins = [], [], []
+    for rows in torch.arange(len(images), device=images.device).split(_CHUNK):
+        scores = scorer(images[rows], captions).double()
+        of_own = scores.gather(1, rows.unsqueeze(1))
+        beaten = (of_own > scores).double() + 0.5 * (of_own == scores).double()
+        own.append(of_own.squeeze(1))
+        others.append((scores.sum(dim=1) - of_own.squeeze(1)) / (len(images) - 1))
+        wins.append((beaten.sum(dim=1) - 0.5) / (len(images) - 1))  # less the draw with itself
+    return CaptionScores(own=torch.cat(own), others=torch.cat(others), wins=torch.cat(wins))
+
+
+def _check_pairs(images: Tensor, captions: Tensor) -> None:
     if len(images) != len(captions) or len(images) < 2:
         raise ValueError(
             f"need one caption for each of at least 2 images, got {len(images)} images and "
             f"{len(captions)} captions"
         )
-    scores = scorer(images, captions)
-    own = scores.diagonal().unsqueeze(1)
-    wins = (own > scores).double() + 0.5 * (own == scores).double()
-    wins.fill_diagonal_(0.0)
-    return float(wins.sum() / (len(images) * (len(images) - 1)))
 
 
 def _tower(input_dim: int, embed_dim: int) -> nn.Sequential:

@@ -1,0 +1,119 @@
+"""Do captions matter? Guided samples, scored for their own captions and for those of others."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from torch import Tensor
+
+from adanat.caption_judge import CaptionJudge
+from adanat.checkpoints import atomic_write_json
+from adanat.errors import AdanatError
+from adanat.judge import LITE2, Judge
+from adanat.metrics import Interval, t_interval, to_uint8
+from adanat.metrics.features import FloatArray
+from adanat.run import Run
+from adanat.schedule_points import default_point
+from adanat.seeding import derive_seed
+from adanat.text.scorer import CaptionScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionCheck:
+    """How well one row of images shows its captions.
+
+    Attributes:
+        images: what they are: real ones, their reconstructions, or samples at a guidance scale.
+        own: mean score for the own captions, in [-1, 1].
+        others: mean score for all other images' captions.
+        gain: own minus others, paired by image, with Student's interval over the images.
+        win_share: share of comparisons that the own caption wins; 0.5 is chance.
+    """
+
+    images: str
+    own: float
+    others: float
+    gain: Interval
+    win_share: float
+
+    @classmethod
+    def of(cls, images: str, scores: CaptionScores) -> "CaptionCheck":
+        """Summarise the scores of single images."""
+        return cls(
+            images=images,
+            own=float(scores.own.mean()),
+            others=float(scores.others.mean()),
+            gain=t_interval((scores.own - scores.others).tolist()),
+            win_share=scores.win_share,
+        )
+
+
+def check_captions(
+    run: Run, *, guidance_scales: Sequence[float], num_samples: int, num_steps: int, seed: int = 0
+) -> list[CaptionCheck]:
+    """Score samples of test captions at several guidance scales, beside the real test images.
+
+    All rows have the same captions, the first ones of the test split, and the samples share their
+    noise. They are drawn by the published schedule (`default_point`), so that the run needs no more
+    than its transformer. The rows are also written to `caption-check.json` in the run folder.
+
+    Args:
+        run: conditioned on captions, with a trained transformer.
+        guidance_scales: at the last step; guidance rises linearly to it. At least 0.
+        num_samples: images a row, in [2, number of test images].
+        num_steps: decoding steps.
+        seed: of the noise.
+
+    Returns:
+        The real images, their reconstructions, and one row a guidance scale.
+
+    Raises:
+        AdanatError: the run is conditioned on classes, or the number of samples is out of range.
+    """
+    if run.recipe.text.encoder is None:
+        raise AdanatError(f"{run.recipe.name} is conditioned on classes: there are no captions")
+    schedules = {
+        f"guidance {scale:g}": replace(default_point(num_steps), guidance_scale=scale).schedule()
+        for scale in guidance_scales
+    }
+    judge = Judge(run, split="test")
+    real = judge.references("test")[LITE2].features
+    if not 2 <= num_samples <= len(real):
+        raise AdanatError(
+            f"num_samples must be in [2, {len(real)}], the number of test images, got {num_samples}"
+        )
+    images = {
+        "real": real[:num_samples],
+        "reconstructions": _reconstructions(run, judge, num_samples),
+    }
+    for name, schedule in schedules.items():
+        noise_seed = derive_seed(run.recipe.seed, "caption check", seed)
+        drawn = judge.sample(schedule, seed=noise_seed, num_samples=num_samples, description=name)
+        images[name] = drawn.features[LITE2]
+    captions = CaptionJudge(run)
+    checks = [CaptionCheck.of(name, captions.compare(rows)) for name, rows in images.items()]
+    if run.engine.is_main:
+        atomic_write_json(run.folder.caption_check, [asdict(check) for check in checks])
+    return checks
+
+
+def text_table(checks: Sequence[CaptionCheck]) -> str:
+    """The rows, aligned for a terminal."""
+    lines = [f"{'images':<18}{'own':>8}{'others':>8}  {'own - others, 95 %':<26}{'own wins':>8}"]
+    for check in checks:
+        gain = f"{check.gain.mean:.3f} [{check.gain.low:.3f}, {check.gain.high:.3f}]"
+        lines.append(
+            f"{check.images:<18}{check.own:>8.3f}{check.others:>8.3f}  {gain:<26}"
+            f"{check.win_share:>8.3f}"
+        )
+    return "\n".join(lines)
+
+
+def _reconstructions(run: Run, judge: Judge, count: int) -> FloatArray:
+    """Features of the first test images after the tokenizer: what no sample can be better than."""
+    codes, _ = run.tokens("test").batch(range(count))
+    tokenizer = judge.generator.tokenizer
+
+    def rebuild(rows: slice) -> Tensor:
+        return to_uint8(tokenizer.decode(codes[rows].to(run.device)))
+
+    return judge.embed(count, rebuild, description="reconstructions")[LITE2]
