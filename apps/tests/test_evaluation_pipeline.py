@@ -5,64 +5,34 @@ import json
 import numpy as np
 import pytest
 import torch
-from adanat.errors import AdanatError, DataError
+from adanat.errors import AdanatError, DataError, StageError
 from adanat.evaluation import SourceEvaluation, evaluate_source
 from adanat.evaluation.judged import open_judged
 from adanat.generation import Generator, balanced_labels
-from adanat.pipeline import NATPipeline
+from adanat.run_folder import RunFolder
+from adanat.runs import Stage
 from adanat.seeding import derive_seed
-from adanat.text import HashedTextEncoder
-from natgen import NAT, NATConfig, maskgit, published
+from natgen import maskgit, published
 from PIL import Image
-from policyrl import GaussianPolicy, PolicyNetwork, PolicyNetworkConfig, decoding_spec
-from vqtok import Tokenizer, small
 
 CPU = torch.device("cpu")
-SIZES = {"codebook_size": 16, "grid_size": (4, 4), "embed_dim": 16, "depth": 2, "num_heads": 2}
 TUNED = published(3, guidance_scale=1.0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
 @pytest.fixture(scope="module")
-def tokenizer():
-    return Tokenizer(small(8, downsample_factors=(2,), base_channels=8, codebook_size=16))
-
-
-@pytest.fixture(scope="module")
-def by_class(tokenizer, tmp_path_factory):
+def by_class(pipeline_by_class, tmp_path_factory):
     """A pipeline and its folder."""
-    network = PolicyNetwork(
-        PolicyNetworkConfig(
-            feature_dim=16,
-            grid_size=(4, 4),
-            num_outputs=4,
-            hidden_dim=16,
-            conv_channels=8,
-            mlp_dims=(16,),
-        )
-    )
-    policy = GaussianPolicy(network, decoding_spec(TUNED.values))
-    nat = NAT(NATConfig(**SIZES, num_classes=3))
-    pipeline = NATPipeline(tokenizer, nat, policy, schedule=TUNED.values)
     folder = tmp_path_factory.mktemp("pipeline")
-    pipeline.save_pretrained(folder)
-    return pipeline, folder
+    pipeline_by_class.save_pretrained(folder)
+    return pipeline_by_class, folder
 
 
 @pytest.fixture(scope="module")
-def by_text(tokenizer, tmp_path_factory):
-    encoder = HashedTextEncoder(6)
-    nat = NAT(NATConfig(**SIZES, context_dim=encoder.token_dim, num_context_tokens=6))
-    pipeline = NATPipeline(tokenizer, nat, text_encoder=encoder, encoder_source=("hashed", 6))
+def by_text(pipeline_by_text, tmp_path_factory):
+    """A pipeline and its folder."""
     folder = tmp_path_factory.mktemp("captions")
-    pipeline.save_pretrained(folder)
-    return pipeline, folder
+    pipeline_by_text.save_pretrained(folder)
+    return pipeline_by_text, folder
 
 
 @pytest.fixture
@@ -109,7 +79,7 @@ def test_its_images_are_those_of_its_parts(by_class, options, decoding):
     pipeline, folder = by_class
     source = judged(folder, seed=1, **options)
     expected = drawn(
-        pipeline, decoding or pipeline.policy, lambda indices: balanced_labels(indices, 3), seed=1
+        pipeline, decoding or pipeline.policy, lambda indices: balanced_labels(indices, 5), seed=1
     )
     np.testing.assert_array_equal(pixels(source), expected)
     np.testing.assert_array_equal(pixels(source, 4, 8), expected[4:])
@@ -117,10 +87,10 @@ def test_its_images_are_those_of_its_parts(by_class, options, decoding):
 
 def test_labels_may_be_drawn_at_random(by_class):
     source = judged(by_class[1], labels="random")
-    assert source.label_plan == "random labels (3 classes)"
+    assert source.label_plan == "random labels (5 classes)"
     labels = [item.label for item in source.items(0, 8)]
     assert labels == [item.label for item in judged(by_class[1], labels="random").items(0, 8)]
-    assert labels != [index % 3 for index in range(8)]
+    assert labels != [index % 5 for index in range(8)]
 
 
 def test_captions_are_those_of_the_reference(by_text, captioned_images):
@@ -138,6 +108,25 @@ def test_captions_are_those_of_the_reference(by_text, captioned_images):
         judged(folder, num_samples=4, **options)
     with pytest.raises(DataError, match="knows captions"):
         judged(folder, policy="static")
+
+
+def test_captions_of_a_run_are_encoded_as_in_its_training(by_text, captioned_images, tmp_path):
+    pipeline, _ = by_text
+    run = RunFolder(tmp_path / "run")
+    pipeline.tokenizer.save_pretrained(run.tokenizer_model)
+    pipeline.generator.save_pretrained(run.generator_model)
+    options = {"reference": str(captioned_images), "labels": "captions", "policy": "static"}
+    options |= {"num_samples": 4, "num_steps": 8}
+    with pytest.raises(StageError, match="names no text encoder: name it by --text-encoder"):
+        judged(run.root, **options)
+    named = judged(run.root, text_encoder="hashed", **options)
+    text = {"encoder": "hashed", "num_tokens": 6}
+    stage = Stage("train-generator", run.generator, {"text": text})
+    with stage:
+        stage.finish({})
+    found = judged(run.root, **options)
+    assert found.label_plan == named.label_plan == "4 captions, encoded by hashed"
+    np.testing.assert_array_equal(pixels(found, 0, 4), pixels(named, 0, 4))
 
 
 def test_an_evaluation_of_it_is_whole(by_class, captioned_images, tmp_path):
@@ -158,7 +147,7 @@ def test_an_evaluation_of_it_is_whole(by_class, captioned_images, tmp_path):
     assert result.num_steps == 2
     assert result.cost["network_passes"] > 0
     assert f"{by_class[1]}, policy static, 2 steps" in result.source
-    assert result.label_plan == "balanced labels (3 classes, 2 or 3 samples each)"
+    assert result.label_plan == "balanced labels (5 classes, 1 or 2 samples each)"
     assert [figure.num_reference for figure in result.figures] == [5, 5]
 
 

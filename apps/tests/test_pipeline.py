@@ -1,5 +1,6 @@
 """The pipeline: pictures in one call, the same after saving, with errors that say what to do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,85 +9,48 @@ import torch
 from adanat import NATPipeline
 from adanat.errors import AdanatError
 from adanat.metrics import to_uint8
-from adanat.text import HashedTextEncoder
-from natgen import NAT, NATConfig, NoiseSource, generate, published
+from natgen import NAT, NoiseSource, generate, published
 from PIL import Image
-from policyrl import GaussianPolicy, PolicyNetwork, PolicyNetworkConfig, decoding_spec
 from torch import Tensor
-from vqtok import Tokenizer, small
-
-SIZES = {"codebook_size": 16, "grid_size": (4, 4), "embed_dim": 16, "depth": 2, "num_heads": 2}
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    torch.manual_seed(0)
-    return Tokenizer(small(8, downsample_factors=(2,), base_channels=8, codebook_size=16)).eval()
-
-
-@pytest.fixture(scope="module")
-def by_class(tokenizer: Tokenizer) -> NATPipeline:
-    torch.manual_seed(1)
-    network = PolicyNetwork(
-        PolicyNetworkConfig(
-            feature_dim=16,
-            grid_size=(4, 4),
-            num_outputs=4,
-            hidden_dim=16,
-            conv_channels=8,
-            mlp_dims=(16,),
-        )
-    )
-    policy = GaussianPolicy(network, decoding_spec(published(3).values))
-    nat = NAT(NATConfig(**SIZES, num_classes=5))
-    return NATPipeline(tokenizer, nat, policy, schedule=published(3, guidance_scale=1.0).values)
-
-
-@pytest.fixture(scope="module")
-def by_text(tokenizer: Tokenizer) -> NATPipeline:
-    torch.manual_seed(2)
-    encoder = HashedTextEncoder(6)
-    nat = NAT(NATConfig(**SIZES, context_dim=encoder.token_dim, num_context_tokens=6))
-    return NATPipeline(tokenizer, nat, text_encoder=encoder, encoder_source=("hashed", 6))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_labels_give_pictures(by_class: NATPipeline) -> None:
-    pictures = by_class(class_labels=[4, 0, 4], generator=seeded())
+def test_labels_give_pictures(pipeline_by_class: NATPipeline) -> None:
+    pictures = pipeline_by_class(class_labels=[4, 0, 4], generator=seeded())
     assert [picture.size for picture in pictures] == [(8, 8)] * 3
-    tensor = by_class(class_labels=[4, 0, 4], generator=seeded(), output_type="tensor")
+    tensor = pipeline_by_class(class_labels=[4, 0, 4], generator=seeded(), output_type="tensor")
     expected = to_uint8(tensor).permute(0, 2, 3, 1).numpy()
     assert np.array_equal(np.stack([np.asarray(picture) for picture in pictures]), expected)
 
 
-def test_the_generator_decides_the_noise(by_class: NATPipeline) -> None:
+def test_the_generator_decides_the_noise(pipeline_by_class: NATPipeline) -> None:
     def draw(source: torch.Generator) -> Tensor:
-        return by_class([1, 2], generator=source, output_type="tensor")
+        return pipeline_by_class([1, 2], generator=source, output_type="tensor")
 
     assert torch.equal(draw(seeded(1)), draw(seeded(1)))
     source = seeded(1)
     assert not torch.equal(draw(source), draw(source))
     torch.manual_seed(3)
-    first = by_class([1, 2], output_type="tensor")
+    first = pipeline_by_class([1, 2], output_type="tensor")
     torch.manual_seed(3)
-    assert torch.equal(first, by_class([1, 2], output_type="tensor"))
+    assert torch.equal(first, pipeline_by_class([1, 2], output_type="tensor"))
 
 
-def test_it_draws_what_the_parts_draw(by_class: NATPipeline) -> None:
+def test_it_draws_what_the_parts_draw(pipeline_by_class: NATPipeline) -> None:
     seed = int(torch.randint(2**62, (), generator=seeded(7)))
     labels = torch.tensor([3, 1])
     generation = generate(
-        by_class.generator,
+        pipeline_by_class.generator,
         published(5),
         labels,
         sample_indices=torch.arange(2),
         noise=NoiseSource(seed),
     )
-    expected = by_class.tokenizer.decode(generation.tokens.view(2, 4, 4))
-    drawn = by_class(
+    expected = pipeline_by_class.tokenizer.decode(generation.tokens.view(2, 4, 4))
+    drawn = pipeline_by_class(
         labels.tolist(), policy="static", num_steps=5, generator=seeded(7), output_type="tensor"
     )
     assert torch.equal(drawn, expected)
@@ -96,25 +60,27 @@ def test_it_draws_what_the_parts_draw(by_class: NATPipeline) -> None:
     ("policy", "num_steps"),
     [("adaptive", 3), ("static", None), ("static", 6), ("maskgit", 2), ("autonat", 8)],
 )
-def test_every_policy_decodes(by_class: NATPipeline, policy: str, num_steps: int | None) -> None:
-    assert len(by_class([0], policy=policy, num_steps=num_steps)) == 1
-    assert len(by_class([0], policy=published(2))) == 1
+def test_every_policy_decodes(
+    pipeline_by_class: NATPipeline, policy: str, num_steps: int | None
+) -> None:
+    assert len(pipeline_by_class([0], policy=policy, num_steps=num_steps)) == 1
+    assert len(pipeline_by_class([0], policy=published(2))) == 1
 
 
-def test_the_tuned_schedule_serves_at_its_steps(by_class: NATPipeline) -> None:
+def test_the_tuned_schedule_serves_at_its_steps(pipeline_by_class: NATPipeline) -> None:
     def draw(policy: object) -> Tensor:
-        return by_class([1], policy=policy, generator=seeded(), output_type="tensor")
+        return pipeline_by_class([1], policy=policy, generator=seeded(), output_type="tensor")
 
     assert torch.equal(draw("static"), draw(published(3, guidance_scale=1.0)))
 
 
-def test_guidance_can_be_set(by_class: NATPipeline) -> None:
+def test_guidance_can_be_set(pipeline_by_class: NATPipeline) -> None:
     def passes(scale: float) -> int:
         calls = []
-        hook = by_class.generator.register_forward_hook(
+        hook = pipeline_by_class.generator.register_forward_hook(
             lambda module, inputs, output: calls.append(len(inputs[0]))
         )
-        by_class([0, 1], policy="static", guidance_scale=scale)
+        pipeline_by_class([0, 1], policy="static", guidance_scale=scale)
         hook.remove()
         return sum(calls)
 
@@ -122,41 +88,41 @@ def test_guidance_can_be_set(by_class: NATPipeline) -> None:
     assert passes(2.0) > passes(0.0)
 
 
-def test_captions_give_pictures(by_text: NATPipeline) -> None:
-    one = by_text(prompt="an owl", generator=seeded(), output_type="tensor")
-    two = by_text(prompt=["an owl", "two fish"], generator=seeded(), output_type="tensor")
+def test_captions_give_pictures(pipeline_by_text: NATPipeline) -> None:
+    one = pipeline_by_text(prompt="an owl", generator=seeded(), output_type="tensor")
+    two = pipeline_by_text(prompt=["an owl", "two fish"], generator=seeded(), output_type="tensor")
     assert one.shape == (1, 3, 8, 8)
     torch.testing.assert_close(two[:1], one)
 
 
-def test_only_the_masked_tokens_are_drawn_anew(by_class: NATPipeline) -> None:
-    tokenizer = by_class.tokenizer
+def test_only_the_masked_tokens_are_drawn_anew(pipeline_by_class: NATPipeline) -> None:
+    tokenizer = pipeline_by_class.tokenizer
     images = torch.rand(2, 3, 8, 8, generator=seeded())
     nothing = torch.zeros(4, 4, dtype=torch.bool)
     mask = nothing.clone()
     mask[:2] = True
     codes = tokenizer.encode(images)
     seen: list[Tensor] = []
-    hook = by_class.generator.register_forward_hook(
+    hook = pipeline_by_class.generator.register_forward_hook(
         lambda module, inputs, output: seen.append(inputs[0])
     )
-    by_class([1, 2], images=images, mask=mask, policy="static")
+    pipeline_by_class([1, 2], images=images, mask=mask, policy="static")
     hook.remove()
     first = torch.cat(seen)[:2].view(2, 4, 4)
     assert torch.equal(first[:, 2:], codes[:, 2:])
-    assert (first[:, :2] == by_class.generator.mask_token_id).all()
+    assert (first[:, :2] == pipeline_by_class.generator.mask_token_id).all()
     pictures = [Image.fromarray(p) for p in to_uint8(images).permute(0, 2, 3, 1).numpy()]
-    assert len(by_class([1, 2], images=pictures, mask=mask.expand(2, 4, 4))) == 2
+    assert len(pipeline_by_class([1, 2], images=pictures, mask=mask.expand(2, 4, 4))) == 2
 
 
-@pytest.mark.parametrize("kind", ["by_class", "by_text"])
+@pytest.mark.parametrize("kind", ["pipeline_by_class", "pipeline_by_text"])
 def test_a_saved_pipeline_draws_the_same(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     pipeline: NATPipeline = request.getfixturevalue(kind)
     pipeline.save_pretrained(tmp_path / "saved")
     loaded = NATPipeline.from_pretrained(tmp_path / "saved")
-    condition = {"class_labels": [2, 3]} if kind == "by_class" else {"prompt": ["an owl"]}
+    condition = {"class_labels": [2, 3]} if kind == "pipeline_by_class" else {"prompt": ["an owl"]}
     for policy in ("static", None):
         before, after = (
             each(**condition, policy=policy, generator=seeded(), output_type="tensor")
@@ -165,10 +131,12 @@ def test_a_saved_pipeline_draws_the_same(
         assert torch.equal(before, after)
 
 
-def test_a_folder_without_a_pipeline_is_named(tmp_path: Path, by_text: NATPipeline) -> None:
+def test_a_folder_without_a_pipeline_is_named(
+    tmp_path: Path, pipeline_by_text: NATPipeline
+) -> None:
     with pytest.raises(AdanatError, match="holds no pipeline"):
         NATPipeline.from_pretrained(tmp_path)
-    by_text.save_pretrained(tmp_path)
+    pipeline_by_text.save_pretrained(tmp_path)
     (tmp_path / "generator" / "model.safetensors").unlink()
     with pytest.raises(AdanatError, match=r"generator has no model\.safetensors"):
         NATPipeline.from_pretrained(tmp_path)
@@ -205,20 +173,23 @@ def test_a_folder_without_a_pipeline_is_named(tmp_path: Path, by_text: NATPipeli
         ),
     ],
 )
-def test_wrong_calls_are_refused(by_class: NATPipeline, options: dict, message: str) -> None:
+def test_wrong_calls_are_refused(
+    pipeline_by_class: NATPipeline, options: dict, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        by_class(**options)
+        pipeline_by_class(**options)
 
 
-def test_wrong_calls_on_text_are_refused(by_text: NATPipeline) -> None:
+def test_wrong_calls_on_text_are_refused(pipeline_by_text: NATPipeline) -> None:
     with pytest.raises(ValueError, match="takes text: give prompt"):
-        by_text(class_labels=[1])
+        pipeline_by_text(class_labels=[1])
     with pytest.raises(ValueError, match="no learned policy"):
-        by_text(prompt="owl", policy="adaptive")
+        pipeline_by_text(prompt="owl", policy="adaptive")
 
 
-def test_parts_must_fit(tokenizer: Tokenizer) -> None:
+def test_parts_must_fit(pipeline_by_class: NATPipeline, pipeline_by_text: NATPipeline) -> None:
+    other = NAT(replace(pipeline_by_class.generator.config, codebook_size=17))
     with pytest.raises(ValueError, match="the tokenizer has 16 codes, the transformer 17"):
-        NATPipeline(tokenizer, NAT(NATConfig(**{**SIZES, "codebook_size": 17}, num_classes=5)))
+        NATPipeline(pipeline_by_class.tokenizer, other)
     with pytest.raises(ValueError, match="comes with a text encoder"):
-        NATPipeline(tokenizer, NAT(NATConfig(**SIZES, context_dim=8)))
+        NATPipeline(pipeline_by_text.tokenizer, pipeline_by_text.generator)
