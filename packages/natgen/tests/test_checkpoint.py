@@ -1,6 +1,7 @@
 """Published checkpoint files: sizes from shapes, wrappers, and files that must be refused."""
 
 import pickle
+from argparse import Namespace
 
 import pytest
 import torch
@@ -58,6 +59,7 @@ def wrapped(weights, wrapper):
         "model": {"model": weights, "step": 3},
         "ema first": {"model": other, "ema": weights, "optimizer": {"state": {}}},
         "state_dict": {"state_dict": weights, "epoch": 1},
+        "options": {"model": weights, "args": Namespace(lr=4e-4, betas=[0.99, 0.99])},
         "data parallel": {f"module.{name}": value for name, value in weights.items()},
         "compiled": {
             "nnet": {f"module._orig_mod.{name}": value for name, value in weights.items()}
@@ -70,7 +72,8 @@ def wrapped(weights, wrapper):
 
 
 @pytest.mark.parametrize(
-    "wrapper", ["model", "ema first", "state_dict", "data parallel", "compiled", "averaged"]
+    "wrapper",
+    ["model", "ema first", "state_dict", "options", "data parallel", "compiled", "averaged"],
 )
 def test_wrappers(tmp_path, wrapper):
     weights, model = official_weights(CLASSES)

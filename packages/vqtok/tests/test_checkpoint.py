@@ -390,10 +390,41 @@ def test_malicious_files_are_refused(
     assert not trace.exists()
 
 
-def test_files_with_other_objects_are_not_unpickled(published: Format, tmp_path: Path) -> None:
-    file = write({"state_dict": {}, "args": Namespace(lr=1)}, tmp_path / "args.pth")
-    with pytest.raises(ValueError, match=r"args\.pth holds more than tensors"):
+def test_training_checkpoints_with_their_options(
+    published: Format, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """What LlamaGen's `vq_train.py` saves; its published files keep "model" alone."""
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=1e-4, betas=(0.9, 0.95))
+    layer(torch.ones(2)).sum().backward()
+    optimizer.step()
+    content = {
+        "model": state,
+        "optimizer": optimizer.state_dict(),
+        "discriminator": layer.state_dict(),
+        "optimizer_disc": optimizer.state_dict(),
+        "steps": 400_000,
+        "args": Namespace(
+            vq_model="VQ-16", codebook_size=16384, lr=1e-4, ema=True, vq_ckpt=None, gpu=0
+        ),
+    }
+    file = write(content, tmp_path / "0400000.pt")
+    allowed = torch.serialization.get_safe_globals()
+    expected = published.convert(state, published.config).encode(IMAGES)
+    assert torch.equal(published.load(file, published.config).encode(IMAGES), expected)
+    assert torch.serialization.get_safe_globals() == allowed  # nothing is left open
+
+
+@pytest.mark.parametrize("hidden", [Malicious, Path], ids=["malicious", "harmless"])
+def test_options_hide_no_other_objects(
+    published: Format, state: dict[str, Tensor], tmp_path: Path, hidden: type
+) -> None:
+    options = Namespace(out=hidden(tmp_path / "trace"))
+    file = write({"model": state, "args": options}, tmp_path / "args.pth")
+    refused = r"args\.pth holds more than tensors and plain containers \((posix|nt|pathlib)\S*\)"
+    with pytest.raises(ValueError, match=refused):
         published.load(file, published.config)
+    assert not (tmp_path / "trace").exists()
 
 
 def test_file_errors_name_the_file(published: Format, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +16,9 @@ from torch import Tensor
 _WRAPPERS = ("ema", "model_ema", "nnet_ema", "ema_state_dict", "state_dict", "model", "nnet")
 # Data-parallel and averaged models, compiled ones.
 _PREFIXES = ("module.", "_orig_mod.")
+# Training scripts keep their options beside the weights. Such an object has attributes and no code;
+# it is read as one of the standard library's plain ones.
+_OPTIONS = (SimpleNamespace, "argparse.Namespace")
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -28,8 +33,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: naming the file: it is damaged or cut off, holds other objects than tensors and
-            plain containers (it is not unpickled then), or no state dict.
+        ValueError: naming the file: it is damaged or cut off, holds other objects than tensors,
+            plain containers and options of a command line (`argparse.Namespace`; it is not
+            unpickled then), or no state dict.
     """
     path = Path(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
@@ -56,14 +62,16 @@ def _read_safetensors(path: Path) -> object:
 
 def _read_torch(path: Path) -> object:
     try:
-        content: object = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([_OPTIONS]):
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(
-            f"{path} holds more than tensors and plain containers, or is damaged, and was not "
-            "loaded; fetch it again, or, if you trust it, load it yourself and pass its state dict "
-            f"to import_uvit ({error})"
+            f"{path} holds more than tensors and plain containers"
+            f"{f' ({refused[1]})' if refused else ''}, or is damaged, and was not loaded; fetch it "
+            "again, or, if you trust it, load it yourself and pass its state dict to import_uvit"
         ) from error
     except Exception as error:  # what a damaged file raises is anybody's guess
         raise ValueError(f"{path} is cut off or damaged; fetch it again ({error})") from error
