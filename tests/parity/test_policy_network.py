@@ -34,11 +34,15 @@ def test_action_means(reference_dir: Path) -> None:
         expected = file.get_tensor("out.mean")
     sizes = json.loads(metadata["config"])
     side = round(features.shape[1] ** 0.5)
+    width = {name: len(value) for name, value in state.items()}
     config = PolicyNetworkConfig(
         feature_dim=sizes["in_channels"],
         grid_size=(side, side),
         num_outputs=sizes["out_channels"],
         hidden_dim=sizes["hidden_size"],
+        conv_channels=width["pw_conv.bias"],
+        mlp_dims=(width["linear1.bias"], width["linear2.bias"]),
+        time_dim=state["t_embedder.mlp.0.weight"].shape[1],
     )
     network = import_policy_network(state, config)
     with torch.no_grad():
