@@ -1,5 +1,7 @@
 """Pictures from sample indices: independent of batching, counted, scored once."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,41 @@ def test_cost_is_counted(nat: NAT, tokenizer: Tokenizer) -> None:
     assert generator.cost.images == 12
     assert generator.cost.passes_per_image == pytest.approx(2 * 2 + 4 / 6)
     assert generator.cost.images_per_second > 0
+
+
+class EndsByFeatures:
+    """Reveals everything where the features of its own image say so."""
+
+    num_steps = 3
+
+    def __call__(self, features: Tensor, timestep: int) -> Mapping[str, Tensor]:
+        found = dict(published(3)(features, timestep))
+        fraction = (20 * features[:, 0, 0]).frac().abs()  # as good as random
+        found["mask_ratio"] = found["mask_ratio"] * (fraction > 0.5)
+        return found
+
+
+def test_a_stream_has_the_same_pictures_in_fewer_steps(nat: NAT, tokenizer: Tokenizer) -> None:
+    generator = Generator(nat, tokenizer, lambda i: balanced_labels(i, CLASSES), 5)
+    spans = [(0, 5), (10, 15), (15, 18)]  # one process's share may have gaps
+    streamed = list(generator.stream(EndsByFeatures(), spans, seed=5))
+    cost, generator.cost = generator.cost, Cost()
+    for span, pictures in zip(spans, streamed, strict=True):
+        assert torch.equal(pictures.images, generator.draw(EndsByFeatures(), span, seed=5).images)
+    steps = torch.cat([pictures.num_steps for pictures in streamed])
+    assert len(steps.unique()) > 1
+    assert steps.min() >= 1
+    assert steps.max() <= 3
+    assert cost.images == 18 - 5
+    assert cost.passes_per_image < generator.cost.passes_per_image
+
+
+def test_a_stream_of_a_schedule_takes_all_its_steps(nat: NAT, tokenizer: Tokenizer) -> None:
+    generator = Generator(nat, tokenizer, lambda i: balanced_labels(i, CLASSES), 6)
+    (pictures,) = generator.stream(published(3), [(0, 12)], seed=0)
+    assert pictures.num_steps.tolist() == [3] * 12
+    # The first step of three classes and the null row is kept for the second half.
+    assert generator.cost.passes_per_image == pytest.approx(2 * 2 + 4 / 12)
 
 
 def test_cost_of_nothing_is_undefined() -> None:

@@ -89,6 +89,19 @@ def test_a_price_is_taken_for_each_step_used() -> None:
     torch.testing.assert_close(paid, torch.tensor([0.6, 1.8]))
 
 
+def test_a_price_needs_a_way_to_end_early() -> None:
+    recipe = get_recipe("tiny")
+    priced = replace(recipe.policy, step_price=0.1)
+    with pytest.raises(ValueError, match=r"step_price is 0\.1, but reveal_below is 0"):
+        replace(recipe, policy=priced)
+    assert replace(recipe, policy=priced, reveal_below=0.3).reveal_below == 0.3
+    with pytest.raises(ValueError, match=r"reveal_below must be in \[0, 1\), got 1\.0"):
+        replace(recipe, reveal_below=1.0)
+    smoothed = replace(recipe.policy, smoothing=0.8)
+    with pytest.raises(ValueError, match=r"smoothing is 0\.8.*but reveal_below is 0\.3"):
+        replace(recipe, policy=smoothed, reveal_below=0.3)
+
+
 def test_equal_conditions_have_equal_numbers() -> None:
     conditions, indices = ClassConditions(3), torch.arange(7)
     torch.testing.assert_close(

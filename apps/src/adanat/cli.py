@@ -111,6 +111,10 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "adanat.commands.studies:study_adaptivity",
             "Compare policies with the schedules they must beat, at several numbers of steps.",
         ),
+        "study-length": Command(
+            "adanat.commands.studies:study_length",
+            "Train policies at several prices of a decoding step: quality over network passes.",
+        ),
         "report": Command(
             "adanat.commands.flow:report",
             "Write metrics.json, report.html, results.md and figures of an evaluated run.",

@@ -1,17 +1,29 @@
 """From sample indices to pictures: the NAT, a decoding policy and the tokenizer joined."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from natgen import NAT, DecodingPolicy, Generation, NoiseSource, generate
+from natgen import (
+    NAT,
+    DecodingPolicy,
+    FinishedSample,
+    FirstStepCache,
+    Generation,
+    NoiseSource,
+    generate,
+    generate_continuously,
+)
 from policyrl import GaussianPolicy, PolicySession
 from torch import Tensor
 from vqtok import Tokenizer
 
 from adanat.metrics import to_uint8
+
+_FIRST_STEP_BYTES = 2**29
+"""Memory for the network's answers to the empty grid, one a class, where the batch is refilled."""
 
 
 def from_uint8(images: Tensor) -> Tensor:
@@ -32,6 +44,15 @@ class Batch(NamedTuple):
     labels: Tensor
     """(B,) int64."""
     generation: Generation
+
+
+class Pictures(NamedTuple):
+    """Pictures of consecutive sample indices, and the decoding steps that each of them took."""
+
+    images: Tensor
+    """(B, 3, H, W) uint8."""
+    num_steps: Tensor
+    """(B,) int64."""
 
 
 @dataclass
@@ -100,6 +121,43 @@ class Generator:
         images = to_uint8(self.decode(generation.tokens)).cpu()  # waits for the device
         self.cost.add(len(images), time.perf_counter() - began, generation.num_passes)
         return Batch(images, self.label_plan(indices).cpu(), generation)
+
+    def stream(
+        self, policy: DecodingPolicy, spans: Sequence[tuple[int, int]], *, seed: int
+    ) -> Iterator[Pictures]:
+        """The pictures of spans of sample indices, each in no more steps than it needs.
+
+        They are those of `draw`, up to rounding: samples that are complete give their places to
+        those of later spans (`natgen.generate_continuously`).
+
+        Args:
+            policy: its choices must not depend on the step before: no action smoothing.
+            spans: (start, end) of each `Pictures`, in the order in which they are yielded.
+            seed: key of the noise.
+        """
+        finished = generate_continuously(
+            FirstStepCache(self.nat, max_bytes=_FIRST_STEP_BYTES),
+            policy,
+            self._samples(spans),
+            batch_size=self.batch_size,
+            noise=NoiseSource(seed),
+        )
+        early: dict[int, FinishedSample] = {}
+        for start, end in spans:
+            began = time.perf_counter()
+            while not all(index in early for index in range(start, end)):
+                sample = next(finished)
+                early[sample.sample_index] = sample
+            samples = [early.pop(index) for index in range(start, end)]
+            images = to_uint8(self.decode(torch.stack([s.tokens for s in samples]))).cpu()
+            passes = sum(sample.num_passes for sample in samples) / len(samples)
+            self.cost.add(len(images), time.perf_counter() - began, passes)
+            yield Pictures(images, torch.tensor([sample.num_steps for sample in samples]))
+
+    def _samples(self, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[Tensor, int]]:
+        for span in spans:
+            indices = torch.arange(*span, device=self._device)
+            yield from zip(self.label_plan(indices), indices.tolist(), strict=True)
 
     def _generate(
         self, policy: DecodingPolicy, indices: Tensor, noise: NoiseSource, *, record: bool = False

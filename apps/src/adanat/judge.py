@@ -1,6 +1,6 @@
 """Measures images on features that no policy was trained on (EfficientNet-Lite2 by default)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from natgen import DecodingPolicy
 from torch import Tensor
 
 from adanat.batch_sharing import gather_rows, own_spans
-from adanat.generation import Cost, Generator
+from adanat.generation import Cost, Generator, Pictures
 from adanat.metrics import (
     PooledFeatures,
     Reference,
@@ -31,8 +31,8 @@ class Sampled(NamedTuple):
 
     features: dict[str, FloatArray]
     """(N, D) of each extractor."""
-    parameters: Tensor
-    """(N, T, 4), the chosen numbers in the order of natgen.COMPONENTS."""
+    num_steps: Tensor
+    """(N,) int64, the decoding steps that each took."""
     cost: Cost
 
 
@@ -123,19 +123,32 @@ class Judge:
     def sample(
         self, policy: DecodingPolicy, *, seed: int, num_samples: int, description: str
     ) -> Sampled:
-        """Draw samples 0 to `num_samples` - 1 under a noise seed."""
+        """Draw samples 0 to `num_samples` - 1 under a noise seed.
+
+        Where the recipe lets images end early, they do, whatever the policy: so costs compare.
+        """
         generator, engine = self.generator, self._run.engine
         generator.cost = Cost()
-        parameters: list[Tensor] = []
+        batches = self._pictures(policy, seed, num_samples)
+        num_steps: list[Tensor] = []
 
-        def images(rows: slice) -> Tensor:
-            batch = generator.draw(policy, (rows.start, rows.stop), seed=seed)
-            parameters.append(batch.generation.parameters.cpu())
+        def images(_: slice) -> Tensor:
+            batch = next(batches)
+            num_steps.append(batch.num_steps)
             return batch.images
 
         features = self.embed(num_samples, images, description=description)
-        chosen = gather_rows(engine, torch.cat(parameters), num_samples, generator.batch_size)
-        return Sampled(features, chosen, self._whole_cost())
+        steps = gather_rows(engine, torch.cat(num_steps), num_samples, generator.batch_size)
+        return Sampled(features, steps, self._whole_cost())
+
+    def _pictures(self, policy: DecodingPolicy, seed: int, num_samples: int) -> Iterator[Pictures]:
+        """This process's share, in the batches in which `embed` asks for them."""
+        generator = self.generator
+        spans = own_spans(self._run.engine, num_samples, generator.batch_size)
+        if self._run.recipe.reveal_below:
+            return generator.stream(policy, spans, seed=seed)
+        drawn = (generator.draw(policy, span, seed=seed).images for span in spans)
+        return (Pictures(images, torch.full((len(images),), policy.num_steps)) for images in drawn)
 
     def _whole_cost(self) -> Cost:
         """Of all processes, which work at the same time."""

@@ -179,12 +179,13 @@ class Run:
             },
             depends_on=[schedule],
         )
+        early = {"reveal_below": recipe.reveal_below} if recipe.reveal_below else {}
         compared = [static_search] if recipe.static_search.included else []
         policies = {
             seed: stage(
                 f"train-policy-{seed}",
                 folder.policy(seed),
-                decoding | {"reward": recipe.reward, "policy": recipe.policy_for(seed)},
+                decoding | early | {"reward": recipe.reward, "policy": recipe.policy_for(seed)},
                 depends_on=[schedule],
             )
             for seed in recipe.policy.seeds
@@ -193,6 +194,7 @@ class Run:
             "evaluate",
             folder.evaluation,
             decoding
+            | early
             | {"evaluation": recipe.evaluation}
             | ({"scorer_steps": recipe.text.scorer_steps} if conditions else {}),
             depends_on=[*policies.values(), more_steps, *compared],

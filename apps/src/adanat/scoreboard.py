@@ -74,6 +74,8 @@ class Scoreboard:
                 "num_steps": policy.num_steps,
                 **self._score(sampled.features),
                 **self._caption_score(sampled.features),
+                "steps_used": sampled.num_steps.double().mean().item(),
+                "steps_spread": sampled.num_steps.double().std(correction=0).item(),
                 "network_passes": sampled.cost.passes_per_image,
                 "images_per_second": sampled.cost.images_per_second,
             }

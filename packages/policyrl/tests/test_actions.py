@@ -71,6 +71,23 @@ def test_the_dead_zone_is_exactly_zero_and_its_prior_starts_half_way():
     assert above > 0.05
 
 
+def test_a_mask_ratio_in_the_dead_zone_reveals_everything():
+    spec = decoding_spec(PRIOR, mask_ratio_dead_zone=0.45)  # close under the prior 0.5 of step 1
+    edge = math.log(0.45 / 0.55) - math.log(0.5 / 0.5)
+    raw = torch.zeros(3, 4)
+    raw[:, 0] = torch.tensor([edge - 1e-3, 0.0, edge + 1e-3])
+    below, prior, above = spec.activate(raw, 1)["mask_ratio"].tolist()
+    assert below == 0.0
+    assert prior == 0.5
+    assert 0.45 < above < 0.451
+    again = ActionSpec.from_config(spec.to_config())
+    assert again.components == spec.components
+    # A prior inside the zone is a 0 that exploration can leave.
+    low = decoding_spec(PRIOR, mask_ratio_dead_zone=0.6)
+    assert low.activate(torch.zeros(1, 4), 1)["mask_ratio"].item() == 0.0
+    assert low.activate(torch.full((1, 4), 2.0), 1)["mask_ratio"].item() > 0.6
+
+
 @pytest.mark.parametrize(
     ("squash", "bounds", "extremes"),
     [

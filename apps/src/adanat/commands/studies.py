@@ -59,3 +59,21 @@ def study_adaptivity(
         run, steps=steps, ablation=ablation, ablation_seeds=ablation_seeds
     )
     print(page)
+
+
+def study_length(
+    recipe: RecipeChoice,
+    output_dir: OutputDir = None,
+    data_dir: DataDir = None,
+    prices: Annotated[
+        tuple[float, ...],
+        tyro.conf.arg(help="Of a decoding step, in units of the reward; more may be asked later."),
+    ] = (0.0, 0.1, 0.3, 1.0),
+) -> None:
+    """Train policies at several prices of a decoding step: quality over network passes.
+
+    Needs `--reveal-below`, close under the tuned schedule's last mask ratio (0.35 for 4 steps).
+    Uses the run in the folder, and makes it up to its schedule where it is missing.
+    """
+    run = open_run(recipe, output_dir, data_dir)
+    print(studies.study_length(run, prices=prices))

@@ -48,6 +48,11 @@ class Recipe:
     text: TextRecipe = field(default_factory=TextRecipe)
     tokens: TokensRecipe = field(default_factory=TokensRecipe)
     num_decoding_steps: int = 4
+    reveal_below: float = 0.0
+    """A learned policy that asks for a mask ratio below this ends an image there: all is revealed,
+    and decoding saves the steps that remain. 0: every image takes all steps. With a price
+    (`policy.step_price`), put it close under the tuned schedule's last ratio, so that exploration
+    finds its way there: cos(pi/2 (T - 1)/T), 0.38 at 4 steps and 0.2 at 8."""
     seed: int = 0
     precision: Literal["no", "bf16"] = "no"
     """Of forward passes in training: the weights' own, or bf16 autocast."""
@@ -63,6 +68,7 @@ class Recipe:
             num_decoding_steps=self.num_decoding_steps,
             checkpoint_every=self.checkpoint_every,
         )
+        self._check_length()
         if self.tokenizer.model.image_size != self.data.image_size:
             raise ValueError(
                 f"tokenizer.model.image_size is {self.tokenizer.model.image_size} but "
@@ -84,6 +90,21 @@ class Recipe:
             raise ValueError(
                 f"schedule.comparison_steps must all be above num_decoding_steps "
                 f"({self.num_decoding_steps}), got {fewer}"
+            )
+
+    def _check_length(self) -> None:
+        """Whether images may end early, and a price for steps can teach a policy to do so."""
+        if not 0 <= self.reveal_below < 1:
+            raise ValueError(f"reveal_below must be in [0, 1), got {self.reveal_below}")
+        if self.reveal_below and self.policy.smoothing:
+            raise ValueError(
+                f"policy.smoothing is {self.policy.smoothing}, which needs every image of a batch "
+                f"to be at the same step, but reveal_below is {self.reveal_below}: set one to 0"
+            )
+        if self.policy.step_price and not self.reveal_below:
+            raise ValueError(
+                f"policy.step_price is {self.policy.step_price}, but reveal_below is 0, so that no "
+                "exploration ends early and the price teaches nothing: set --reveal-below"
             )
 
     @property

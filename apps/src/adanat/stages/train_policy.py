@@ -40,7 +40,10 @@ def train_policies(run: Run) -> None:
 
 
 def train_policy(run: Run, seed: int) -> None:
-    """Train the policy of one seed; it starts as the tuned schedule, exactly."""
+    """Train the policy of one seed; it starts as the tuned schedule, exactly.
+
+    But for mask ratios below the recipe's `reveal_below`, which it starts with at 0.
+    """
     stage = run.stages.policies[seed]
     if stage.is_done():
         return
@@ -143,7 +146,11 @@ class _Cycle:
 
 
 class _Selection:
-    """Measures the policy on validation images and remembers the best one."""
+    """Measures the policy on validation images and remembers the best one.
+
+    With a price for steps the last one counts as the best: by the distance alone it would be one
+    that has not yet learned to end early.
+    """
 
     def __init__(self, run: Run, policy: GaussianPolicy) -> None:
         self._engine = run.engine
@@ -152,6 +159,7 @@ class _Selection:
         self._seed = derive_seed(run.recipe.seed, "policy validation")
         self._num_samples = run.recipe.policy.validation_samples
         self._reference = self._judge.references("validation")[LITE2]
+        self._takes_last = run.recipe.policy.step_price > 0
         self.distance = math.inf
         self.step = 0
         self._weights: dict[str, Tensor] = {}
@@ -169,7 +177,7 @@ class _Selection:
         }
         scores = self._engine.mean(scores)
         distance = scores["validation_lite2_fd"]
-        if distance < self.distance:
+        if self._takes_last or distance < self.distance:
             self.distance, self.step = distance, step
             self._weights = {k: v.clone() for k, v in self._policy.state_dict().items()}
         return scores
@@ -205,7 +213,10 @@ def _networks(run: Run, nat: NAT) -> tuple[GaussianPolicy, PolicyNetwork]:
     """The policy around the tuned schedule, and the value network of the same form."""
     recipe = run.recipe.policy
     spec = decoding_spec(
-        tuned_point(run).schedule().values, learned=recipe.learned, smoothing=recipe.smoothing
+        tuned_point(run).schedule().values,
+        learned=recipe.learned,
+        mask_ratio_dead_zone=run.recipe.reveal_below,
+        smoothing=recipe.smoothing,
     )
 
     def network(num_outputs: int) -> PolicyNetwork:

@@ -19,10 +19,12 @@ DECODING_COMPONENTS = (
 _INERT_AT_THE_END = ("mask_ratio", "remask_temperature")
 
 
-def _components(guidance_dead_zone: float) -> tuple[ActionComponent, ...]:
+def _components(
+    guidance_dead_zone: float, mask_ratio_dead_zone: float = 0.0
+) -> tuple[ActionComponent, ...]:
     mask, remask, sampling, guidance = DECODING_COMPONENTS
     return (
-        ActionComponent(name=mask, squash="sigmoid"),
+        ActionComponent(name=mask, squash="sigmoid", dead_zone=mask_ratio_dead_zone),
         ActionComponent(name=remask, squash="softplus"),
         ActionComponent(name=sampling, squash="softplus"),
         ActionComponent(name=guidance, squash="softplus", dead_zone=guidance_dead_zone),
@@ -35,6 +37,7 @@ def decoding_spec(
     learned: Sequence[str] = DECODING_COMPONENTS,
     last_step_inert: bool = True,
     guidance_dead_zone: float = 0.05,
+    mask_ratio_dead_zone: float = 0.0,
     smoothing: float = 0.0,
 ) -> ActionSpec:
     """The four decoding parameters around a schedule.
@@ -47,6 +50,9 @@ def decoding_spec(
         guidance_dead_zone: guidance below it is exactly 0. A decoder that runs the unguided branch
             only after the choice, and only where it is not 0, saves that pass: natgen does so on
             the CPU. On a GPU it runs both branches at once, whatever is chosen.
+        mask_ratio_dead_zone: a mask ratio below it is exactly 0: everything is revealed, and the
+            image is complete. Without it a policy ends early only below one token in L, which lies
+            beyond the reach of exploration around a usual schedule.
         smoothing: of the actions before the squashing, see `ActionSpec`; AdaGen takes 0.8.
 
     Raises:
@@ -61,7 +67,8 @@ def decoding_spec(
     active = active.expand(prior.shape[0], -1).clone()
     if last_step_inert:
         active[-1, [DECODING_COMPONENTS.index(name) for name in _INERT_AT_THE_END]] = False
-    return ActionSpec(_components(guidance_dead_zone), prior, active, smoothing=smoothing)
+    components = _components(guidance_dead_zone, mask_ratio_dead_zone)
+    return ActionSpec(components, prior, active, smoothing=smoothing)
 
 
 def published_decoding_spec(num_steps: int, *, residual: bool) -> ActionSpec:
