@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from adanat.checkpoints import complete_steps, latest_state
-from adanat.errors import TrainingError
+from adanat.engine import AccelerateEngine
+from adanat.errors import StorageError, TrainingError
 from adanat.loop import IntervalHook, PictureHook, train_loop
 from adanat.metrics_log import read_metrics
 from adanat.sampling_order import batch_indices
@@ -273,10 +274,18 @@ def test_the_items_of_a_batch_without_a_finite_loss_are_kept(tmp_path: Path) -> 
             get_state=dict,
             set_state=lambda state: None,
             description="test",
-            batch_of=lambda step: batch_indices(10, 4, step, 0).tolist(),
+            batch_of=lambda step: [f"item {step}", "another"],
         )
     kept = json.loads((tmp_path / "failed-batch.json").read_text())
-    assert kept == {"step": 3, "items": batch_indices(10, 4, 3, 0).tolist()}
+    assert kept == {"step": 3, "items": ["item 3", "another"]}
+
+
+def test_processes_that_find_different_checkpoints_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AccelerateEngine, "largest", lambda self, number: max(number, 5))
+    with pytest.raises(StorageError, match=r"process 0 finds step 0 in .*, another one step 5"):
+        _train(tmp_path)
 
 
 def test_pictures_are_kept_as_files_and_events(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from adanat.prepare import (
     PreparedSplit,
     SplitImages,
     adm_crop,
+    item_names,
     open_rgb,
     open_split,
     prepare_cc3m,
@@ -233,6 +234,14 @@ def test_captions_are_read_when_asked_for(tmp_path: Path) -> None:
         assert captions[-1] == captions[len(captions) - 1] == tuple(captions)[-1]
         with pytest.raises(IndexError):
             captions[len(captions)]
+
+
+def test_items_have_names_to_find_them_by(prepared: Path) -> None:
+    images = open_split(prepared, "test", SIZE).images
+    assert sorted(item_names(images, range(len(VAL)))) == [
+        f"ILSVRC2012_val_{number:08d}" for number in range(1, len(VAL) + 1)
+    ]
+    assert item_names(torch.zeros(3, 3, 8, 8), [2, 0]) == ["2", "0"]
 
 
 def test_cc3m_is_read_where_it_lies(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def test_lines_in_a_log(
     lines = capsys.readouterr().err.splitlines()
     assert all(line.startswith("train: ") and "/100" in line for line in lines)
     assert lines[-1].startswith("train: 60/100")
-    assert "s left" in lines[-1]
+    assert "  0:09:20 left  " in lines[-1]
     assert lines[-1].endswith("loss 0.125")
 
 

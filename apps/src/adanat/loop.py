@@ -66,7 +66,7 @@ def train_loop(
     hooks: Sequence[IntervalHook] = (),
     pictures: Sequence[PictureHook] = (),
     engine: AccelerateEngine | None = None,
-    batch_of: Callable[[int], Sequence[int]] | None = None,
+    batch_of: Callable[[int], Sequence[str]] | None = None,
 ) -> None:
     """Call ``step_fn`` for steps 0 to ``total_steps`` - 1, resuming what the folder holds.
 
@@ -97,12 +97,14 @@ def train_loop(
         hooks: Called at their intervals, in order.
         pictures: Drawn at their intervals.
         engine: The processes; default this one alone.
-        batch_of: Items of the batch of a step, to be written down when its loss is not finite.
+        batch_of: Names of the items of a step's batch, of all processes, to be written down when
+            its loss is not finite.
 
     Raises:
         TrainingError: A scalar whose name contains "loss" is not finite. That step is not saved;
             the items of its batch are in ``failed-batch.json``.
-        StorageError: A checkpoint or metric could not be written or read.
+        StorageError: A checkpoint or metric could not be written or read, or the processes find
+            different checkpoints.
         SystemExit: A signal came; the state is saved.
     """
     for name, value in (
@@ -135,6 +137,12 @@ def train_loop(
                 "Start the stage anew with --overwrite, or choose another --output-dir."
             ) from error
 
+    if (newest := engine.largest(step)) != step:
+        raise StorageError(
+            f"process {engine.process_index} finds step {step} in {checkpoints}, another one step "
+            f"{newest}: put --output-dir on a disk that all nodes share"
+        )
+
     def save() -> None:
         state = {
             "trainer": dict(get_state()),
@@ -161,7 +169,9 @@ def train_loop(
                 values = engine.mean(step_fn(step))
                 _check_finite(values)
             except FloatingPointError as error:
-                written = _write_failed_batch(folder, step, batch_of) if batch_of else ""
+                written = ""
+                if batch_of is not None and engine.is_main:
+                    written = _write_failed_batch(folder, step, batch_of(step))
                 raise TrainingError(f"{description}, step {step}: {error}.{written}") from error
             step += 1
             means.add(values)
@@ -230,10 +240,10 @@ def _check_finite(values: Mapping[str, float]) -> None:
             )
 
 
-def _write_failed_batch(folder: Path, step: int, batch_of: Callable[[int], Sequence[int]]) -> str:
+def _write_failed_batch(folder: Path, step: int, items: Sequence[str]) -> str:
     """Keep which items the step saw; returns where, for the message."""
     path = folder / FAILED_BATCH_FILE
-    atomic_write_json(path, {"step": step, "items": list(map(int, batch_of(step)))})
+    atomic_write_json(path, {"step": step, "items": items})
     return f" The items of its batch are in {path}."
 
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -92,9 +93,9 @@ class ProgressReporter:
     def _print_line(self) -> None:
         self._last_line = time.monotonic()
         rate = (self._completed - self._first) / max(self._last_line - self._began, 1e-9)
-        left = (self._total - self._completed) / rate
+        left = timedelta(seconds=round((self._total - self._completed) / rate))
         line = (
             f"{self._description}: {self._completed}/{self._total}  {rate:.3g}/s  "
-            f"{left:.0f} s left  {self._values}"
+            f"{left} left  {self._values}"
         )
         print(line.rstrip(), file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """Prepared splits in the form in which the stages take images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -30,3 +31,9 @@ def open_split(folder: Path, split: str, image_size: int) -> ImageSet:
         class_names=data.index.class_names or ("any",),
         captions=SplitCaptions(data, per_image) if data.index.captions_per_image else (),
     )
+
+
+def item_names(images: Tensor, items: Sequence[int]) -> list[str]:
+    """What a user finds items of `ImageSet.images` by: their keys in shards, else their numbers."""
+    found: object = images  # a `SplitImages` may stand for the tensor
+    return found.keys(items) if isinstance(found, SplitImages) else [str(item) for item in items]

@@ -1,6 +1,7 @@
 """Prepared samples by index: any order, any process, no state to save."""
 
 import multiprocessing
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -14,7 +15,7 @@ from adanat.errors import DataError
 from adanat.prepare.index import read_prepared, read_rows
 from adanat.prepare.members import Member
 from adanat.prepare.pictures import adm_crop, open_rgb
-from adanat.prepare.scanning import decode_caption
+from adanat.prepare.scanning import decode_caption, split_name
 
 _T = TypeVar("_T")
 _AT_ONCE = 4096
@@ -83,6 +84,10 @@ class PreparedSplit:
         """The captions of each sample."""
         return self._read_all(self._captions, indices)
 
+    def keys(self, indices: Sequence[int]) -> list[str]:
+        """The names of samples in their shards, for messages."""
+        return self._read_all(self._key, indices)
+
     def _read_all(self, read: Callable[[int], _T], indices: Sequence[int]) -> list[_T]:
         found: list[_T] = []
         for start in range(0, len(indices), _AT_ONCE):
@@ -114,6 +119,11 @@ class PreparedSplit:
         data = self._member(index, int(row["text_offset"]), int(row["text_size"])).read()
         lines = decode_caption(data).split("\n")
         return tuple(lines) if self.index.captions_per_image > 1 else (" ".join(lines),)
+
+    def _key(self, index: int) -> str:
+        offset = int(self._rows[index]["image_offset"])
+        header = self._member(index, offset - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE).read()
+        return split_name(tarfile.TarInfo.frombuf(header, "utf-8", "replace").name)[0]
 
     def _member(self, index: int, offset: int, size: int) -> Member:
         return Member(self._paths[int(self._rows[index]["shard"])], offset, size)
@@ -150,6 +160,10 @@ class SplitImages:
         else:
             items = (index.nonzero()[:, 0] if index.dtype == torch.bool else index).tolist()
         return self._split.images([item // self._repeats for item in items])
+
+    def keys(self, items: Sequence[int]) -> list[str]:
+        """The names of items' samples in their shards."""
+        return self._split.keys([item // self._repeats for item in items])
 
 
 class SplitCaptions(Sequence[str]):

@@ -75,15 +75,12 @@ def scan_shard(path: Path, num_classes: int | None, check_images: bool) -> Scan:
     groups: dict[str, dict[str, Member]] = {}
     skipped: list[str] = []
     for name, member in tar_members(path):
-        # webdataset's rule: the key ends at the first dot of the file's name.
-        folder, _, base = name.rpartition("/")
-        stem, _, extension = base.partition(".")
-        key = f"{folder}/{stem}" if folder else stem
+        key, extension = split_name(name)
         group = groups.setdefault(key, {})
-        if extension.lower() in group:
+        if extension in group:
             skipped.append(f"{key}: two .{extension} members, the first one is taken")
             continue
-        group[extension.lower()] = member
+        group[extension] = member
     rows: list[tuple[int, ...]] = []
     keys: list[str] = []
     for key, group in groups.items():
@@ -97,6 +94,13 @@ def scan_shard(path: Path, num_classes: int | None, check_images: bool) -> Scan:
     return Scan(
         np.array(rows, dtype=SAMPLE_DTYPE), tuple(keys), tuple(skipped), _count_missing(path)
     )
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """A member's key and extension, as webdataset has it: cut at the first dot after the folder."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return folder + slash + stem, extension.lower()
 
 
 def order_key(key: str) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from adanat.conditions import RunConditions
 from adanat.generation import Generator, from_uint8
 from adanat.loop import IntervalHook, PictureHook, train_loop
+from adanat.prepare import item_names
 from adanat.run import Run
 from adanat.sampling_order import batch_indices
 from adanat.schedule_points import default_point
@@ -74,6 +75,10 @@ def train_generator(run: Run) -> None:
         def batch_of(number: int) -> Tensor:
             return batch_indices(len(fit), recipe.batch_size, number, order_seed)
 
+        def names_of(number: int) -> list[str]:
+            shown = fit.batch(batch_of(number))[1]["images"]
+            return item_names(run.images("fit").images, shown.tolist())
+
         scores: dict[str, float] = {}
 
         def validate(number: int) -> dict[str, float]:
@@ -103,7 +108,7 @@ def train_generator(run: Run) -> None:
                 )
             ],
             engine=engine,
-            batch_of=lambda number: batch_of(number).tolist(),
+            batch_of=names_of,
         )
         if not scores:  # killed between the last step and here
             validate(recipe.training.total_steps)

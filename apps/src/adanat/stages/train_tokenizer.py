@@ -11,6 +11,7 @@ from vqtok import Tokenizer, TokenizerTrainer, codebook_statistics
 
 from adanat.generation import from_uint8
 from adanat.loop import IntervalHook, PictureHook, train_loop
+from adanat.prepare import item_names
 from adanat.read_ahead import ReadAhead
 from adanat.run import Run
 from adanat.sampling_order import batch_indices
@@ -49,9 +50,9 @@ def train_tokenizer(run: Run) -> None:
         own_rows = run.engine.rows(recipe.batch_size)
 
         def batch(number: int) -> Tensor:
-            return batch_indices(len(images), recipe.batch_size, number, order_seed)[own_rows]
+            return batch_indices(len(images), recipe.batch_size, number, order_seed)
 
-        read = ReadAhead(lambda number: images[batch(number)], recipe.total_steps)
+        read = ReadAhead(lambda number: images[batch(number)[own_rows]], recipe.total_steps)
 
         def step(number: int) -> dict[str, float]:
             return trainer.step(from_uint8(read(number).to(run.device)))
@@ -82,7 +83,7 @@ def train_tokenizer(run: Run) -> None:
                 )
             ],
             engine=run.engine,
-            batch_of=lambda number: batch(number).tolist(),
+            batch_of=lambda number: item_names(images, batch(number).tolist()),
         )
         if run.engine.is_main:
             if not found.scores:  # killed between the last step and here
