@@ -29,32 +29,35 @@ def emoji_scenes() -> Recipe:
     return Recipe(
         name="emoji-scenes",
         data=EmojiScenesRecipe(
-            image_size=IMAGE_SIZE, num_fit=20_000, num_validation=2_000, num_test=2_000
+            image_size=IMAGE_SIZE, num_fit=16_000, num_validation=2_000, num_test=2_000
         ),
         tokenizer=TokenizerRecipe(
-            model=small(IMAGE_SIZE, downsample_factors=(2, 2, 2), base_channels=24),
+            model=replace(
+                small(IMAGE_SIZE, downsample_factors=(2, 2, 2), base_channels=16),
+                dead_code_threshold=0.3,  # a batch has two tokens for each code
+            ),
             training=TokenizerTrainingConfig(
                 learning_rate=1e-3,
                 warmup_steps=100,
                 total_steps=4000,
-                perceptual_weight=0.1,
-                ema_decay=0.995,
+                perceptual_weight=1.0,
+                ema_decay=0.998,
             ),
-            batch_size=32,
-            perceptual_size=IMAGE_SIZE,
+            batch_size=16,
+            perceptual_size=48,
         ),
         generator=GeneratorRecipe(
-            embed_dim=192,
+            embed_dim=128,
             depth=6,
-            num_heads=6,
+            num_heads=4,
             training=NATTrainingConfig(
-                learning_rate=1e-3,
+                learning_rate=2e-3,
                 betas=(0.9, 0.99),
-                warmup_steps=200,
-                total_steps=10_000,
+                warmup_steps=100,
+                total_steps=2500,
                 lr_schedule="cosine",
                 mask_distribution=BetaMask(alpha=4.0, beta=2.0),
-                ema_decay=0.999,
+                ema_decay=0.995,
                 grad_clip=1.0,
             ),
             batch_size=64,
