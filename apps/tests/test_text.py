@@ -84,7 +84,7 @@ def test_minilm_pools_as_sentence_transformers_do() -> None:
 def test_clip_gives_normed_states_and_the_projected_end_of_text(clip_folder: Path) -> None:
     tokens, pooled = load_text_encoder(f"clip:{clip_folder}", 20)(["owl"])
     model = CLIPTextModelWithProjection.from_pretrained(clip_folder).eval()
-    ids = torch.tensor([[52, 14, 22, 37, 53] + [53] * 15])  # start, "o", "w", "l</w>", end, ...
+    ids = torch.tensor([[52, 14, 22, 37, 53] + [0] * 15])  # start, "o", "w", "l</w>", end, padding
     with torch.no_grad():
         last = model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
         normed = model.text_model.final_layer_norm(last)

@@ -43,6 +43,14 @@ def test_sizes_are_read_off_the_shapes(tmp_path, suffix, config):
     assert_same(load_uvit(path, num_heads=3, num_context_tokens=7), model)
 
 
+def test_position_ids_are_ignored(tmp_path):
+    """The published text checkpoint has them; the published code leaves them out, too."""
+    weights, model = official_weights(TEXT)
+    weights["token_emb.position_ids"] = torch.arange(16)[None]
+    torch.save(weights, tmp_path / "cc3m.pth")
+    assert_same(load_uvit(tmp_path / "cc3m.pth", num_heads=3, num_context_tokens=7), model)
+
+
 def test_published_widths_need_no_heads(tmp_path):
     weights, model = official_weights(
         NATConfig(

@@ -13,9 +13,10 @@ class CLIPTextEncoder:
     """The text tower of a CLIP model, such as ViT-L/14 (768 wide) or OpenCLIP ViT-bigG-14 (1280).
 
     As published (AdaNAT's `train.py` for CC3M, on ViT-bigG-14): captions are padded to N = 77
-    tokens, token features are the last hidden states after the final layer norm, at the padding,
-    too; the pooled vector is the one at the end-of-text token, projected, and not scaled to length
-    1. Satisfies `natgen.TextEncoder`.
+    tokens with id 0, as CLIP and OpenCLIP themselves do it (transformers pads otherwise); token
+    features are the last hidden states after the final layer norm, at the padding, too; the pooled
+    vector is the one at the end-of-text token, projected, and not scaled to length 1. Satisfies
+    `natgen.TextEncoder`.
 
     Args:
         source: a folder of transformers or a name on the hub, such as
@@ -32,6 +33,7 @@ class CLIPTextEncoder:
         self, source: str, num_tokens: int = 77, device: torch.device | str = "cpu"
     ) -> None:
         self._tokenizer = load_pretrained(AutoTokenizer.from_pretrained, source)
+        self._tokenizer.pad_token_id = 0
         model = load_pretrained(CLIPTextModelWithProjection.from_pretrained, source)
         positions = int(model.config.max_position_embeddings)
         if not 3 <= num_tokens <= positions:

@@ -25,6 +25,7 @@ _RENAMES = (  # ours -> official, applied in this order
     (r"^head\.norm\.", "mlm_layer.ln."),
     (r"^head\.bias$", "mlm_layer.bias"),
 )
+_COUNTERS = "position_ids"  # 0, 1, 2, ...: the text checkpoint has them, and no use for them
 _NOT_PUBLISHED = frozenset({"condition.null_context"})  # ours alone; stays at zeros
 _PUBLISHED_HEADS = {size().embed_dim: size().num_heads for size in (nat_s, nat_l, nat_text)}
 
@@ -37,7 +38,7 @@ def import_uvit(state_dict: Mapping[str, Tensor], config: NATConfig) -> NAT:
     `NAT.set_null_context` before decoding with guidance.
 
     Args:
-        state_dict: tensors by their official names.
+        state_dict: tensors by their official names; ``position_ids`` among them are ignored.
         config: sizes of the model.
 
     Returns:
@@ -51,7 +52,9 @@ def import_uvit(state_dict: Mapping[str, Tensor], config: NATConfig) -> NAT:
     own = model.state_dict()
     officials = {_official_name(name): name for name in own.keys() - _NOT_PUBLISHED}
     missing = sorted(officials.keys() - state_dict.keys())
-    unexpected = sorted(state_dict.keys() - officials.keys())
+    unexpected = sorted(
+        name for name in state_dict.keys() - officials.keys() if _COUNTERS not in name
+    )
     if missing or unexpected:
         raise ValueError(
             f"not the weights of a UViT of depth {config.depth}: missing {missing}, "
