@@ -64,7 +64,7 @@ def _read_torch(path: Path) -> object:
     try:
         with torch.serialization.safe_globals([_OPTIONS]):
             content: object = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))

@@ -8,7 +8,7 @@ from policyrl.advantages import (
     generalized_advantages,
     returns_to_go,
 )
-from policyrl.checkpoint import import_policy_network
+from policyrl.checkpoint import import_policy_network, load_policy
 from policyrl.components import ActionComponent
 from policyrl.decoding import DECODING_COMPONENTS, decoding_spec, published_decoding_spec
 from policyrl.distributions import gaussian_entropy, gaussian_log_prob
@@ -56,6 +56,7 @@ __all__ = [
     "gaussian_log_prob",
     "generalized_advantages",
     "import_policy_network",
+    "load_policy",
     "ppo_loss",
     "published_decoding_spec",
     "returns_to_go",

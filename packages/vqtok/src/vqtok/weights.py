@@ -57,7 +57,7 @@ def _read(path: Path) -> Any:
             return load_file(path)
         with torch.serialization.safe_globals([_OPTIONS]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
