@@ -6,6 +6,7 @@ from natgen import (
     NATOutput,
     NoiseSource,
     StaticSchedule,
+    decoding,
     generate,
     init_state,
     maskgit,
@@ -83,6 +84,15 @@ def test_batching_does_not_change_a_sample(class_model):
     for rows in (slice(0, 2), slice(2, 3), slice(3, 7)):
         part = run(class_model, published(4), LABELS[rows], INDICES[rows]).tokens
         assert torch.equal(part, whole[rows])
+
+
+def test_slices_that_fit_a_cache_change_nothing(class_model, monkeypatch):
+    whole = run(class_model, published(4, guidance_scale=1.5), record=True)
+    monkeypatch.setattr(decoding, "_CACHED_LOGITS", 1)  # one sample at a time
+    sliced = run(class_model, published(4, guidance_scale=1.5), record=True)
+    assert torch.equal(sliced.tokens, whole.tokens)
+    for before, after in zip(whole.steps, sliced.steps, strict=True):
+        assert torch.equal(after.tokens, before.tokens)
 
 
 def test_record_and_parameters(class_model):

@@ -20,6 +20,9 @@ from natgen.reveal import check_initial_tokens, reveal_ranks
 from natgen.sampling import confidence, draw, guide, order_confidence, remask
 from natgen.schedules import COMPONENTS
 
+_CACHED_LOGITS = 2**18
+"""Logits that are worked on at once on a CPU core: 1 MB, which its cache holds."""
+
 
 class DecodingState(NamedTuple):
     """Where the decoding of a batch stands before step ``timestep``."""
@@ -184,19 +187,28 @@ def apply(
     """
     mask_token_id = observation.cond_logits.shape[-1]  # one past the last code
     masked = state.tokens == mask_token_id
-    guided = guide(observation.cond_logits, observation.uncond_logits, parameters["guidance_scale"])
+    by_confidence = not last and state.reveal_rank is None
     length, t = state.tokens.shape[1], state.timestep
-    temperature = parameters["sampling_temperature"]
     if last:
-        uniforms = noise.uniform(state.sample_indices, t, DRAW_STREAM, length)
-        proposal = draw(guided, temperature, uniforms)
-        tokens = drawn = torch.where(masked, proposal, state.tokens)
+        uniforms = gumbel = noise.uniform(state.sample_indices, t, DRAW_STREAM, length)
     else:
         uniforms, gumbel = noise.step(state.sample_indices, t, length)
-        proposal = draw(guided, temperature, uniforms)
-        drawn = torch.where(masked, proposal, state.tokens)
+    proposals, certainties = [], []
+    for rows in _cached_slices(observation.cond_logits):
+        chosen = {name: values[rows] for name, values in parameters.items()}
+        guided = guide(
+            observation.cond_logits[rows], observation.uncond_logits[rows], chosen["guidance_scale"]
+        )
+        proposals.append(draw(guided, chosen["sampling_temperature"], uniforms[rows]))
+        if by_confidence:
+            noisiness = chosen["remask_temperature"]
+            certainties.append(
+                confidence(guided, proposals[-1], masked[rows], noisiness, gumbel[rows])
+            )
+    tokens = drawn = torch.where(masked, torch.cat(proposals), state.tokens)
+    if not last:
         if state.reveal_rank is None:
-            certainty = confidence(guided, drawn, masked, parameters["remask_temperature"], gumbel)
+            certainty = torch.cat(certainties)
         else:
             certainty = order_confidence(state.reveal_rank, masked)
         tokens = remask(drawn, certainty, parameters["mask_ratio"], mask_token_id, state.num_masked)
@@ -286,3 +298,15 @@ def _observe_blank(model: LogitsModel, state: DecodingState, guided: bool) -> Ob
     cond_logits = output.logits[inverse]
     uncond_logits = output.logits[-1:].expand_as(cond_logits) if guided else cond_logits
     return Observation(output.features[inverse], cond_logits, uncond_logits, output.num_rows)
+
+
+def _cached_slices(logits: Tensor) -> list[slice]:
+    """Slices of a batch (B, L, V): whole on a GPU, on the CPU few samples at a time.
+
+    Their logits then stay in the cores' caches from the guidance to the confidence, and no memory
+    is asked for that the system would have to clear first.
+    """
+    size = len(logits)
+    if logits.device.type == "cpu":
+        size = max(1, _CACHED_LOGITS * torch.get_num_threads() // logits[0].numel())
+    return [slice(first, first + size) for first in range(0, len(logits), size)]

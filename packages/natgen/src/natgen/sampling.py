@@ -10,7 +10,7 @@ _LOWEST_TEMPERATURE = 1e-6
 
 
 def guide(cond_logits: Tensor, uncond_logits: Tensor, guidance_scale: Tensor) -> Tensor:
-    """Classifier-free guidance, cond + w (cond - uncond): off at 0; without gradients.
+    """Classifier-free guidance, cond + w (cond - uncond): off at 0.
 
     Args:
         cond_logits: (B, L, V).
@@ -21,9 +21,7 @@ def guide(cond_logits: Tensor, uncond_logits: Tensor, guidance_scale: Tensor) ->
         (B, L, V) float32.
     """
     cond = cond_logits.float()
-    gap = cond - uncond_logits.float()
-    # Into a buffer that is in use: on the CPU, fresh memory costs more than the arithmetic.
-    return torch.addcmul(cond, guidance_scale.float()[:, None, None], gap, out=gap)
+    return torch.addcmul(cond, guidance_scale.float()[:, None, None], cond - uncond_logits.float())
 
 
 def draw(guided_logits: Tensor, sampling_temperature: Tensor, uniforms: Tensor) -> Tensor:
