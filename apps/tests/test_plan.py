@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from adanat.plan import amounts, format_plan, nat_config, plan, transformer_cost
+from adanat.network_costs import nat_config, text_flops, transformer_cost
+from adanat.plan import amounts, format_plan, plan, unequal_batches
 from adanat.recipes.benchmarks import BENCHMARKS
 from natgen import NAT, NATConfig
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel
 
 
 @pytest.mark.parametrize(
@@ -98,8 +100,51 @@ def test_imported_models_leave_out_their_training(tmp_path: Path) -> None:
 
 
 def test_captions_multiply_the_items() -> None:
-    assert amounts(BENCHMARKS["coco"](), None).items == 5 * (82_783 + 40_504)
-    assert amounts(BENCHMARKS["in256"](), None).items == 2 * (1_281_167 + 50_000)
+    coco = amounts(BENCHMARKS["coco"](), None)
+    assert coco.items == coco.captions == 5 * (82_783 - 10_000) + 10_000 + 40_504
+    in256 = amounts(BENCHMARKS["in256"](), None)
+    assert in256.items == 2 * (1_281_167 - 10_000) + 10_000 + 50_000
+    assert in256.captions == 0
+
+
+def test_the_price_of_kept_captions() -> None:
+    kept = BENCHMARKS["coco"]()
+    (stage,) = (s for s in plan(kept, None, gpu_tflops=400).stages if s.stage == "captions")
+    assert stage.gigabytes == pytest.approx(414_419 * 77 * 768 * 2 / 1e9)
+    assert stage.petaflops == pytest.approx(414_419 * text_flops(kept) / 1e15)
+    on_the_fly = BENCHMARKS["cc3m"]()
+    (stage,) = (s for s in plan(on_the_fly, None, gpu_tflops=400).stages if s.stage == "captions")
+    assert stage.gigabytes == 0
+    assert "657 GB if kept" in stage.formula
+    assert stage.petaflops > 500_000 * 2048 * text_flops(on_the_fly) / 1e15
+
+
+def test_the_formula_of_the_text_encoder_agrees_with_counted_operations() -> None:
+    recipe = BENCHMARKS["coco"]()
+    config = CLIPTextConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
+    )
+    with torch.device("meta"):
+        encoder = CLIPTextModel(config).eval()
+        embedded = torch.empty(1, recipe.text.num_tokens, 768)
+    layers = encoder.get_submodule("encoder.layers")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        for layer in layers:
+            embedded = layer(embedded, attention_mask=None)
+    assert text_flops(recipe) == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_what_prepared_data_do_not_say_is_taken_from_the_published(tmp_path: Path) -> None:
+    recipe = BENCHMARKS["in256"]()
+    found = plan(recipe, tmp_path, gpu_tflops=400)
+    assert any(f"{tmp_path} holds no prepared data" in what for what in found.missing)
+    assert found.stages == plan(recipe, None, gpu_tflops=400).stages
+
+
+def test_batches_that_processes_cannot_share_are_named() -> None:
+    recipe = BENCHMARKS["in256"]()
+    assert not unequal_batches(recipe, 64)
+    assert unequal_batches(recipe, 512) == ["tokenizer.batch_size 256", "reward.batch_size 256"]
 
 
 def test_an_impossible_speed_is_refused() -> None:

@@ -1,19 +1,22 @@
 """What a benchmark will take, before anything is spent: sizes, GPU-hours, disk, what is missing.
 
-Every estimate shows its formula. Operations of the tokenizer are counted by torch on tensors
-without data, those of the transformer follow from its sizes; both are tested against each other.
+Every estimate shows its formula.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from natgen import NAT, NATConfig
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-from vqtok import Tokenizer
-
 from adanat.errors import DataError
+from adanat.network_costs import (
+    Forward,
+    nat_config,
+    num_positions,
+    text_flops,
+    text_tower,
+    tokenizer_cost,
+    transformer_cost,
+)
 from adanat.prepare import read_prepared
 from adanat.prepare.coco import WHERE_TO_GET as COCO_SOURCE
 from adanat.prepare.imagenet import WHERE_TO_GET as IMAGENET_SOURCE
@@ -25,6 +28,12 @@ _FEATURE_BYTES = 2
 """Of fp16."""
 _KEPT_CHECKPOINTS = 3
 """While the third is written, two are kept."""
+_HELD_OUT = 10_000
+"""Training samples that `adanat prepare` holds out for validation, unless told otherwise."""
+_NEIGHBOURS = 6
+"""Schedules that a round of the search tries."""
+_CONTESTANTS = 4
+"""Hand-made, tuned, learned, and the learned one's average."""
 
 
 class DataSetSize(NamedTuple):
@@ -34,28 +43,25 @@ class DataSetSize(NamedTuple):
     test: int
     captions_per_image: int
     gigabytes: float
+    is_rewritten: bool
+    """Whether `adanat prepare` writes shards of its own, as large as the published files."""
     source: str
 
 
 DATA_SETS = {
-    "imagenet": DataSetSize(1_281_167, 50_000, 0, 155, IMAGENET_SOURCE),
-    "coco": DataSetSize(82_783, 40_504, 5, 20, COCO_SOURCE),
+    "imagenet": DataSetSize(1_281_167, 50_000, 0, 155, True, IMAGENET_SOURCE),
+    "coco": DataSetSize(82_783, 40_504, 5, 20, True, COCO_SOURCE),
     # Fewer every year, because addresses vanish; 25 kB an image is a guess for 256 pixels.
     "cc3m": DataSetSize(
         3_318_333,
         15_840,
         1,
         83,
+        False,
         "the lists of addresses from https://ai.google.com/research/ConceptualCaptions, fetched by "
         "`img2dataset --output_format webdataset --image_size 256`",
     ),
 }
-_NEIGHBOURS = 6
-"""Schedules that a round of the search tries."""
-_CONTESTANTS = 4
-"""Hand-made, tuned, learned, and the learned one's average."""
-_TEXT_FEATURES = {"clip:openai/clip-vit-large-patch14": 768}
-_BIGG_FEATURES = 1280
 
 
 class StagePlan(NamedTuple):
@@ -83,24 +89,23 @@ class Plan(NamedTuple):
 
 
 class Amounts(NamedTuple):
-    """How much there is to do."""
+    """How much there is to do, in samples."""
 
     images: int
     items: int
-    """To tokenize: an image counts once for each caption and for its mirror image."""
+    """To tokenize: an image to learn from counts for each caption and for its mirror image."""
+    captions: int
+    """That the transformer learns from or is measured with, the three empty ones left out."""
+    seen: int
+    """By the transformer in training; 0 where it is taken over."""
     searched: int
-    """Samples of the search for the schedule."""
-    episodes: int
-    drawn: int
-    """Samples of the evaluation."""
-
-
-class Forward(NamedTuple):
-    """A network's cost."""
-
-    parameters: int
-    flops: float
-    """Of a forward pass of one sample."""
+    """Of the search for the schedule."""
+    searched_more: int
+    """Of the search at each larger number of steps."""
+    rollouts: int
+    """Of the policies: episodes and validations."""
+    evaluated: int
+    """Of one policy's evaluation, over all seeds."""
 
 
 def plan(recipe: Recipe, data_dir: Path | None, *, gpu_tflops: float) -> Plan:
@@ -113,7 +118,7 @@ def plan(recipe: Recipe, data_dir: Path | None, *, gpu_tflops: float) -> Plan:
     """
     if not gpu_tflops > 0:
         raise ValueError(f"gpu_tflops must be positive, got {gpu_tflops}")
-    encoder, decoder = _tokenizer_cost(recipe)
+    encoder, decoder = tokenizer_cost(recipe)
     config = nat_config(recipe)
     nat = transformer_cost(config)
     return Plan(
@@ -125,9 +130,9 @@ def plan(recipe: Recipe, data_dir: Path | None, *, gpu_tflops: float) -> Plan:
             "(encode + decode, counted)",
             f"NAT        {_millions(nat.parameters)}, {nat.flops / _GIGA:.0f} GFLOP a pass: "
             f"width {config.embed_dim}, depth {config.depth}, "
-            f"{_positions(config)} positions",
+            f"{num_positions(config)} positions",
         ),
-        stages=_stages(recipe, data_dir, encoder, decoder, nat),
+        stages=_stages(recipe, amounts(recipe, data_dir), encoder, decoder, nat),
         missing=_missing(recipe, data_dir),
         gpu_tflops=gpu_tflops,
     )
@@ -135,24 +140,38 @@ def plan(recipe: Recipe, data_dir: Path | None, *, gpu_tflops: float) -> Plan:
 
 def amounts(recipe: Recipe, data_dir: Path | None) -> Amounts:
     """How much a benchmark has to do, on the prepared data or on as many as are published."""
-    size, policy = DATA_SETS[recipe.data.source], recipe.policy
-    images = size.train + size.test
-    if data_dir is not None:
-        images = sum(read_prepared(data_dir).splits.values())
-    search = recipe.schedule
+    splits = _splits(recipe, data_dir)
+    held_out = splits["validation"] + splits["test"]
+    captions_per_image = DATA_SETS[recipe.data.source].captions_per_image
+    to_learn_from = splits["fit"] * max(1, captions_per_image)
+    generator, search, evaluation = recipe.generator, recipe.schedule, recipe.evaluation
     grid = (
         len(search.remask_temperatures)
         * len(search.sampling_temperatures)
         * len(search.guidance_scales)
     )
-    evaluation = recipe.evaluation
+    around = _NEIGHBOURS * search.refinement_rounds
     return Amounts(
-        images=images,
-        items=images * max(1, size.captions_per_image) * (2 if recipe.tokens.mirrored else 1),
-        searched=(grid + _NEIGHBOURS * search.refinement_rounds) * search.num_samples,
-        episodes=policy.num_updates * policy.episodes_per_update * len(policy.seeds),
-        drawn=_CONTESTANTS * len(evaluation.seeds) * evaluation.num_samples,
+        images=sum(splits.values()),
+        items=to_learn_from * (2 if recipe.tokens.mirrored else 1) + held_out,
+        captions=to_learn_from + held_out if captions_per_image else 0,
+        seen=0 if generator.weights else generator.training.total_steps * generator.batch_size,
+        searched=(grid + around) * search.num_samples,
+        searched_more=around * search.num_samples,
+        rollouts=recipe.images_per_policy * len(recipe.policy.seeds),
+        evaluated=len(evaluation.seeds) * evaluation.num_samples,
     )
+
+
+def unequal_batches(recipe: Recipe, num_processes: int) -> list[str]:
+    """Batches that so many processes cannot share equally, as "OPTION SIZE"."""
+    batches = {
+        "tokenizer.batch_size": recipe.tokenizer.batch_size,
+        "generator.batch_size": recipe.generator.batch_size,
+        "reward.batch_size": recipe.reward.batch_size,
+        "policy.episodes_per_update": recipe.policy.episodes_per_update,
+    }
+    return [f"{name} {size}" for name, size in batches.items() if size % num_processes]
 
 
 def format_plan(found: Plan) -> str:
@@ -178,147 +197,120 @@ def format_plan(found: Plan) -> str:
     return "\n".join(lines)
 
 
-def transformer_cost(config: NATConfig) -> Forward:
-    """Parameters, and 2 x parameters x positions + 4 x blocks x positions^2 x width operations.
-
-    A multiplication and an addition are two operations. Embedding tables cost nothing, except the
-    codes' one, which also makes the logits.
-    """
-    with torch.device("meta"):
-        model = NAT(config)
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    weights = [p for p in model.parameters() if p.ndim > 1 and id(p) not in tables]
-    codes = config.codebook_size * config.embed_dim
-    positions = _positions(config)
-    image_positions = positions - config.num_context_tokens
-    dense = sum(p.numel() for p in weights if p.shape[0] != 1)
-    attention = 4 * (config.depth + 1) * positions**2 * config.embed_dim
-    patches = config.patch_size**2
-    flops = 2 * dense * positions + attention + 2 * codes * image_positions * patches
-    return Forward(sum(p.numel() for p in model.parameters()), float(flops))
-
-
-def _positions(config: NATConfig) -> int:
-    height, width = config.grid_size
-    return height * width // config.patch_size**2 + config.num_context_tokens
-
-
-def nat_config(recipe: Recipe) -> NATConfig:
-    """Sizes of a benchmark's transformer."""
-    by_class = recipe.text.encoder is None
-    return NATConfig(
-        codebook_size=recipe.tokenizer.model.codebook_size,
-        grid_size=recipe.tokenizer.model.grid_size,
-        patch_size=recipe.generator.patch_size,
-        embed_dim=recipe.generator.embed_dim,
-        depth=recipe.generator.depth,
-        num_heads=recipe.generator.num_heads,
-        num_classes=recipe.data.num_classes if by_class else None,
-        context_dim=None if by_class else _text_dim(recipe),
-        num_context_tokens=1 if by_class else recipe.text.num_tokens,
-    )
-
-
-def _text_dim(recipe: Recipe) -> int:
-    return _TEXT_FEATURES.get(recipe.text.encoder or "", _BIGG_FEATURES)
-
-
-def _tokenizer_cost(recipe: Recipe) -> tuple[Forward, Forward]:
-    """Encoder and decoder, counted by torch on tensors without data."""
-    size, (height, width) = recipe.data.image_size, recipe.tokenizer.model.grid_size
-    with torch.device("meta"):
-        model = Tokenizer(recipe.tokenizer.model)
-        inputs = (
-            (model.encoder, torch.empty(1, 3, size, size)),
-            (model.decoder, torch.empty(1, recipe.tokenizer.model.codebook_dim, height, width)),
-        )
-        found = []
-        for module, argument in inputs:
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
-                module(argument)
-            parameters = sum(p.numel() for p in module.parameters())
-            found.append(Forward(parameters, float(counter.get_total_flops())))
-    return found[0], found[1]
+def _splits(recipe: Recipe, data_dir: Path | None) -> Mapping[str, int]:
+    """Sizes of the splits; those of the published data where none are prepared."""
+    try:
+        if data_dir is not None:
+            return read_prepared(data_dir).splits
+    except DataError:
+        pass  # `_missing` tells
+    size = DATA_SETS[recipe.data.source]
+    return {"fit": size.train - _HELD_OUT, "validation": _HELD_OUT, "test": size.test}
 
 
 def _stages(
-    recipe: Recipe, data_dir: Path | None, encoder: Forward, decoder: Forward, nat: Forward
+    recipe: Recipe, todo: Amounts, encoder: Forward, decoder: Forward, nat: Forward
 ) -> tuple[StagePlan, ...]:
-    size, training = DATA_SETS[recipe.data.source], recipe.generator
-    images, items, searched, episodes, drawn = amounts(recipe, data_dir)
-    codes = recipe.tokenizer.model.grid_size[0] * recipe.tokenizer.model.grid_size[1]
-    coder = encoder.flops + decoder.flops
-    drawing = 2 * recipe.num_decoding_steps * nat.flops + decoder.flops
-    captions = size.train * size.captions_per_image
-    feature_bytes = recipe.text.num_tokens * _text_dim(recipe) * _FEATURE_BYTES
-    found = [StagePlan("data", "as published", f"{images:,} images", 0.0, size.gigabytes)]
+    steps, more_steps = recipe.num_decoding_steps, recipe.schedule.comparison_steps
+
+    def drawing(samples: int, *step_counts: int) -> float:
+        passes = 2 * sum(step_counts)
+        return samples * (passes * nat.flops + len(step_counts) * decoder.flops) / 1e15
+
+    found = [_data(recipe, todo)]
     if recipe.tokenizer.weights is None:
-        seen = recipe.tokenizer.total_steps * recipe.tokenizer.batch_size
+        pictures = recipe.tokenizer.total_steps * recipe.tokenizer.batch_size
         found.append(
             StagePlan(
                 "train-tokenizer",
-                "updates",
-                "3 x (encode + decode) x batch x steps, without the frozen features",
-                3 * coder * seen / 1e15,
+                f"{recipe.tokenizer.total_steps:,} steps of {recipe.tokenizer.batch_size}",
+                "3 x (encode + decode) x batch x steps, without frozen features, discriminator",
+                3 * (encoder.flops + decoder.flops) * pictures / 1e15,
                 _checkpoints(encoder.parameters + decoder.parameters),
             )
         )
+    height, width = recipe.tokenizer.model.grid_size
     found.append(
         StagePlan(
             "tokenize",
-            f"{items:,} items",
+            f"{todo.items:,} items",
             "encode x items; 2 bytes a code",
-            encoder.flops * items / 1e15,
-            items * codes * 2 / _GIGA,
+            encoder.flops * todo.items / 1e15,
+            todo.items * height * width * 2 / _GIGA,
         )
     )
     if recipe.text.encoder is not None:
-        held = "kept: captions x tokens x width x 2 bytes" if recipe.text.stored else "on the fly"
-        would = captions * feature_bytes / _GIGA
-        found.append(
-            StagePlan(
-                "captions",
-                f"{captions:,} captions, {would:,.0f} GB if kept",
-                held,
-                0.0,
-                would if recipe.text.stored else 0.0,
-            )
-        )
-    if training.weights is None:
-        seen = training.training.total_steps * training.batch_size
+        found.append(_captions(recipe, todo))
+    if recipe.generator.weights is None:
+        training = recipe.generator.training
         found.append(
             StagePlan(
                 "train-generator",
-                f"{training.training.total_steps:,} steps of {training.batch_size}",
+                f"{training.total_steps:,} steps of {recipe.generator.batch_size}",
                 "3 x pass x batch x steps",
-                3 * nat.flops * seen / 1e15,
+                3 * nat.flops * todo.seen / 1e15,
                 _checkpoints(nat.parameters),
             )
         )
     found += [
         StagePlan(
             "search-schedule",
-            f"about {searched:,} samples of the grid and around its winner",
+            f"at most {todo.searched:,} samples of the grid and around its winner",
             "(2 x T passes + decode) x samples",
-            drawing * searched / 1e15,
+            drawing(todo.searched, steps),
             0.0,
         ),
         StagePlan(
             "train-policy",
-            f"{episodes:,} episodes",
+            f"{todo.rollouts:,} episodes and samples for validation",
             "(2 x T passes + decode) x episodes, without PPO and backbone",
-            drawing * episodes / 1e15,
+            drawing(todo.rollouts, steps),
             1.0,
         ),
         StagePlan(
-            "evaluate",
-            f"{drawn:,} samples of {_CONTESTANTS} policies",
+            "search-more-steps",
+            f"at most {todo.searched_more:,} samples at each T of {more_steps}",
             "(2 x T passes + decode) x samples",
-            drawing * drawn / 1e15,
+            drawing(todo.searched_more, *more_steps),
+            0.0,
+        ),
+        StagePlan(
+            "evaluate",
+            f"{todo.evaluated:,} samples of {_CONTESTANTS} policies, and at each T of {more_steps}",
+            "(2 x T passes + decode) x samples",
+            drawing(todo.evaluated, *[steps] * _CONTESTANTS, *more_steps),
             0.1,
         ),
     ]
     return tuple(found)
+
+
+def _data(recipe: Recipe, todo: Amounts) -> StagePlan:
+    size = DATA_SETS[recipe.data.source]
+    if size.is_rewritten:
+        formula = "the published files, and as much again for the shards made of them"
+        return StagePlan("data", f"{todo.images:,} images", formula, 0.0, 2 * size.gigabytes)
+    formula = "img2dataset's shards, where they lie"
+    return StagePlan("data", f"{todo.images:,} images", formula, 0.0, size.gigabytes)
+
+
+def _captions(recipe: Recipe, todo: Amounts) -> StagePlan:
+    """Encoding the captions, once or whenever one is needed."""
+    width = text_tower(recipe).width
+    gigabytes = todo.captions * recipe.text.num_tokens * width * _FEATURE_BYTES / _GIGA
+    if recipe.text.stored:
+        encoded, how, disk = todo.captions, "encode x captions, kept", gigabytes
+    else:
+        encoded = todo.seen + todo.rollouts
+        how, disk = "encode x (batch x steps + episodes), on the fly", 0.0
+    price = f"tokens x width x {_FEATURE_BYTES} bytes x captions = {gigabytes:,.0f} GB if kept"
+    return StagePlan(
+        "captions",
+        f"{todo.captions:,} captions",
+        f"{how}; {price}",
+        text_flops(recipe) * encoded / 1e15,
+        disk,
+    )
 
 
 def _checkpoints(parameters: int) -> float:
