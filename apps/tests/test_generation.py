@@ -58,6 +58,18 @@ def test_cost_is_counted(nat: NAT, tokenizer: Tokenizer) -> None:
     assert generator.cost.images_per_second > 0
 
 
+def test_pictures_of_spans_are_those_of_batches(nat: NAT, tokenizer: Tokenizer) -> None:
+    generator = Generator(nat, tokenizer, lambda i: balanced_labels(i, CLASSES), 5)
+    spans = [(0, 5), (10, 15), (15, 18)]
+    found = list(generator.pictures(published(3), spans, seed=5))
+    cost, generator.cost = generator.cost, Cost()
+    for span, pictures in zip(spans, found, strict=True):
+        assert torch.equal(pictures.images, generator.draw(published(3), span, seed=5).images)
+        assert pictures.num_steps.tolist() == [3] * len(pictures.images)
+    assert (cost.images, cost.passes) == (generator.cost.images, generator.cost.passes)
+    assert cost.seconds > 0
+
+
 class EndsByFeatures:
     """Reveals everything where the features of its own image say so."""
 

@@ -13,6 +13,7 @@ from natgen import (
     FirstStepCache,
     Generation,
     NoiseSource,
+    decode_behind,
     generate,
     generate_continuously,
 )
@@ -121,6 +122,36 @@ class Generator:
         images = to_uint8(self.decode(generation.tokens)).cpu()  # waits for the device
         self.cost.add(len(images), time.perf_counter() - began, generation.num_passes)
         return Batch(images, self.label_plan(indices).cpu(), generation)
+
+    def pictures(
+        self, policy: DecodingPolicy, spans: Sequence[tuple[int, int]], *, seed: int
+    ) -> Iterator[Pictures]:
+        """The pictures of spans of sample indices, in all the policy's steps.
+
+        On a GPU a batch becomes pictures while the next one is drawn (`natgen.decode_behind`).
+
+        Args:
+            policy: any decoding policy.
+            spans: (start, end) of each `Pictures`, in the order in which they are yielded.
+            seed: key of the noise.
+        """
+        deciding, noise = _decoding(policy), NoiseSource(seed)
+        passes: list[float] = []
+
+        def tokens() -> Iterator[Tensor]:
+            for span in spans:
+                generation = self._generate(
+                    deciding, torch.arange(*span, device=self._device), noise
+                )
+                passes.append(generation.num_passes)
+                yield generation.tokens
+
+        decoded = decode_behind(lambda drawn: to_uint8(self.decode(drawn)), tokens())
+        for number in range(len(spans)):
+            began = time.perf_counter()
+            images = next(decoded)
+            self.cost.add(len(images), time.perf_counter() - began, passes[number])
+            yield Pictures(images, torch.full((len(images),), policy.num_steps))
 
     def stream(
         self, policy: DecodingPolicy, spans: Sequence[tuple[int, int]], *, seed: int

@@ -145,10 +145,8 @@ class Judge:
         """This process's share, in the batches in which `embed` asks for them."""
         generator = self.generator
         spans = own_spans(self._run.engine, num_samples, generator.batch_size)
-        if self._run.recipe.reveal_below:
-            return generator.stream(policy, spans, seed=seed)
-        drawn = (generator.draw(policy, span, seed=seed).images for span in spans)
-        return (Pictures(images, torch.full((len(images),), policy.num_steps)) for images in drawn)
+        draw = generator.stream if self._run.recipe.reveal_below else generator.pictures
+        return draw(policy, spans, seed=seed)
 
     def _whole_cost(self) -> Cost:
         """Of all processes, which work at the same time."""

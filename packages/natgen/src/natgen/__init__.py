@@ -4,6 +4,7 @@ from natgen.attention import AttentionChoice
 from natgen.checkpoint import import_uvit, load_uvit
 from natgen.config import NATConfig, nat_b, nat_l, nat_s, nat_text
 from natgen.continuous import FinishedSample, generate_continuously
+from natgen.decode_behind import decode_behind
 from natgen.decoding import (
     DecodingState,
     Generation,
@@ -41,6 +42,7 @@ from natgen.schedules import (
     maskgit,
     published,
 )
+from natgen.static_decoder import StaticDecoder
 from natgen.training import NATTrainer, NATTrainingConfig
 from natgen.transformer import NAT, NATOutput
 
@@ -70,6 +72,7 @@ __all__ = [
     "NATTrainingConfig",
     "NoiseSource",
     "Observation",
+    "StaticDecoder",
     "StaticSchedule",
     "StepNoise",
     "StepRecord",
@@ -78,6 +81,7 @@ __all__ = [
     "autonat_l8",
     "confidence",
     "constant",
+    "decode_behind",
     "draw",
     "generate",
     "generate_continuously",
