@@ -113,11 +113,14 @@ def test_a_check_summarises_images_in_pairs() -> None:
         others=torch.tensor([0.1, 0.2, 0.0]),
         wins=torch.tensor([1.0, 0.5, 0.9]),
     )
-    check = CaptionCheck.of("real", scores)
+    check = CaptionCheck.of("real", scores, {"ground": 0.75})
     assert (check.own, check.others, check.win_share) == pytest.approx((0.7, 0.1, 0.8))
     low, high = stats.t.interval(0.95, 2, 0.6, stats.sem([0.4, 0.5, 0.9]))
     assert (check.gain.low, check.gain.mean, check.gain.high) == pytest.approx((low, 0.6, high))
-    assert "0.600" in text_table([check])
+    header, row = text_table([check]).splitlines()
+    assert header.split()[-2:] == ["wrong", "ground"]
+    assert row.split()[:3] == ["real", "0.700", "0.100"]
+    assert row.split()[-2:] == ["0.800", "0.750"]
 
 
 def test_a_run_on_classes_has_no_captions_to_check(tmp_path: Path) -> None:

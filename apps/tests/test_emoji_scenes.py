@@ -20,6 +20,7 @@ from adanat.data import (
     random_scene,
 )
 from adanat.data.emoji import Emoji
+from adanat.data.emoji_scenes import near_misses
 from adanat.errors import DataError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,6 +94,29 @@ def test_the_label_is_the_group_named_first(seed: int) -> None:
     scene = scene_of(seed)
     group = list(emoji_groups().values())[scene.label]
     assert scene.figures[0].emoji in group
+
+
+def test_near_misses_are_wrong_in_one_thing() -> None:
+    captions = [
+        "a red apple left of two fish on a dark blue ground",
+        "an owl on a dark blue ground",
+        "a key above a gem on an orange ground",
+    ]
+    assert near_misses(captions) == {
+        "ground": {
+            1: "an owl on an orange ground",
+            2: "a key above a gem on a dark blue ground",
+        },
+        "figures": {
+            0: "an owl on a dark blue ground",
+            1: "a key above a gem on a dark blue ground",
+            2: "a red apple left of two fish on an orange ground",
+        },
+        "relation": {
+            0: "a red apple right of two fish on a dark blue ground",
+            2: "a key below a gem on an orange ground",
+        },
+    }
 
 
 @pytest.mark.parametrize("size", [32, 77, 512])

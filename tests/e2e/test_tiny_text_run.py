@@ -58,6 +58,7 @@ def test_captions_are_checked_beside_real_images(finished: Path) -> None:
         assert row["gain"]["mean"] == pytest.approx(row["own"] - row["others"])
         assert row["gain"]["low"] < row["gain"]["mean"] < row["gain"]["high"]
         assert 0 <= row["win_share"] <= 1
+        assert set(row["near_misses"]) == {"ground", "figures", "relation"}
 
 
 def test_captions_are_encoded_once_a_split(finished: Path) -> None:

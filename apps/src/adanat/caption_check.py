@@ -1,12 +1,14 @@
 """Do captions matter? Guided samples, scored for their own captions and for those of others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor
 
 from adanat.caption_judge import CaptionJudge
 from adanat.checkpoints import atomic_write_json
+from adanat.data import EMOJI_SCENES
+from adanat.data.emoji_scenes import near_misses
 from adanat.errors import AdanatError
 from adanat.judge import LITE2, Judge
 from adanat.metrics import Interval, t_interval, to_uint8
@@ -27,6 +29,8 @@ class CaptionCheck:
         others: mean score for all other images' captions.
         gain: own minus others, paired by image, with Student's interval over the images.
         win_share: share of comparisons that the own caption wins; 0.5 is chance.
+        near_misses: the same against captions that are wrong in one thing, by what is wrong; empty
+            where no such captions can be made (`adanat.data.emoji_scenes.near_misses` can).
     """
 
     images: str
@@ -34,9 +38,12 @@ class CaptionCheck:
     others: float
     gain: Interval
     win_share: float
+    near_misses: Mapping[str, float]
 
     @classmethod
-    def of(cls, images: str, scores: CaptionScores) -> "CaptionCheck":
+    def of(
+        cls, images: str, scores: CaptionScores, near_misses: Mapping[str, float]
+    ) -> "CaptionCheck":
         """Summarise the scores of single images."""
         return cls(
             images=images,
@@ -44,6 +51,7 @@ class CaptionCheck:
             others=float(scores.others.mean()),
             gain=t_interval((scores.own - scores.others).tolist()),
             win_share=scores.win_share,
+            near_misses=near_misses,
         )
 
 
@@ -90,22 +98,42 @@ def check_captions(
         drawn = judge.sample(schedule, seed=noise_seed, num_samples=num_samples, description=name)
         images[name] = drawn.features[LITE2]
     captions = CaptionJudge(run)
-    checks = [CaptionCheck.of(name, captions.compare(rows)) for name, rows in images.items()]
+    wrong = _near_misses(run, num_samples)
+    checks = [
+        CaptionCheck.of(
+            name,
+            captions.compare(rows),
+            {what: captions.wins_over(rows, given) for what, given in wrong.items()},
+        )
+        for name, rows in images.items()
+    ]
     if run.engine.is_main:
         atomic_write_json(run.folder.caption_check, [asdict(check) for check in checks])
     return checks
 
 
 def text_table(checks: Sequence[CaptionCheck]) -> str:
-    """The rows, aligned for a terminal."""
-    lines = [f"{'images':<18}{'own':>8}{'others':>8}  {'own - others, 95 %':<26}{'own wins':>8}"]
+    """The rows, at least one, aligned for a terminal."""
+    wrong = "".join(f"{f'wrong {what}':>16}" for what in checks[0].near_misses)
+    lines = [
+        f"{'images':<18}{'own':>8}{'others':>8}  {'own - others, 95 %':<24}{'own wins':>8}{wrong}"
+    ]
     for check in checks:
         gain = f"{check.gain.mean:.3f} [{check.gain.low:.3f}, {check.gain.high:.3f}]"
+        shares = "".join(f"{share:>16.3f}" for share in check.near_misses.values())
         lines.append(
-            f"{check.images:<18}{check.own:>8.3f}{check.others:>8.3f}  {gain:<26}"
-            f"{check.win_share:>8.3f}"
+            f"{check.images:<18}{check.own:>8.3f}{check.others:>8.3f}  {gain:<24}"
+            f"{check.win_share:>8.3f}{shares}"
         )
     return "\n".join(lines)
+
+
+def _near_misses(run: Run, count: int) -> dict[str, dict[int, str]]:
+    """Wrong captions of the first test images."""
+    if run.recipe.data.source != EMOJI_SCENES:
+        return {}
+    found = near_misses(run.images("test").captions[:count])
+    return {what: given for what, given in found.items() if given}
 
 
 def _reconstructions(run: Run, judge: Judge, count: int) -> FloatArray:

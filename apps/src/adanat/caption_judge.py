@@ -1,5 +1,6 @@
 """Scores how well a run's samples show their captions."""
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import torch
@@ -10,6 +11,7 @@ from adanat.metrics.features import FloatArray
 from adanat.progress import ProgressReporter
 from adanat.run import Run
 from adanat.seeding import derive_seed
+from adanat.text.features import EncodedCaptions
 from adanat.text.scorer import (
     CaptionScores,
     ImageTextScorer,
@@ -17,6 +19,8 @@ from adanat.text.scorer import (
     score_captions,
     train_scorer,
 )
+
+_BATCH = 100  # captions that are encoded at once
 
 
 class CaptionJudge:
@@ -49,6 +53,24 @@ class CaptionJudge:
             split: whose captions they have, in that order.
         """
         return score_captions(self._scorer, self._images(features), self._captions(split, features))
+
+    @torch.no_grad()
+    def wins_over(self, features: FloatArray, wrong: Mapping[int, str]) -> float:
+        """How often samples score higher for their own caption than for a given wrong one.
+
+        Args:
+            features: `lite2` features (N, D) of samples 0 to N - 1.
+            wrong: other captions for some of them, at least one, by the sample's number.
+        """
+        rows = list(wrong)
+        images, own = self._images(features)[rows], self._captions("test", features)[rows]
+        encoded = EncodedCaptions(list(wrong.values()), self._run.text_encoder)
+        others = [encoded.batch(part)[1] for part in torch.arange(len(rows)).split(_BATCH)]
+        difference = (
+            self._scorer(images, own).diagonal()
+            - self._scorer(images, torch.cat(others).to(images)).diagonal()
+        )
+        return float((difference > 0).double().mean() + 0.5 * (difference == 0).double().mean())
 
     @cached_property
     def _scorer(self) -> ImageTextScorer:

@@ -36,6 +36,12 @@ _POSES = {"": (-12, 12), "tilted": (30, 60), "upside-down": (168, 192)}  # degre
 _MAX_EXTENT = 1.15  # of the turned square in cells; its corners are mostly empty
 _SYMMETRIC_GROUP = "shapes"  # a tilted circle is none
 _RELATIONS = ("left of", "right of", "above", "below")
+_OPPOSITES = {
+    "left of": "right of",
+    "right of": "left of",
+    "above": "below",
+    "below": "above",
+}
 _COUNTS_ALONE = (1, 1, 1, 2, 3, 4)  # as often as they stand here
 _COUNTS_TOGETHER = ((1, 1), (1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (3, 1))
 _NUMBERS = {2: "two", 3: "three", 4: "four"}
@@ -171,6 +177,34 @@ def paint(scene: Scene, image_size: int, font: EmojiFont) -> Image.Image:
 def with_article(words: str) -> str:
     """Put "a" or "an" before words, by their first letter."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def near_misses(captions: Sequence[str]) -> dict[str, dict[int, str]]:
+    """Captions that are wrong in one thing, to see what an image-text score sees.
+
+    Args:
+        captions: of scenes, as `Scene.caption` gives them.
+
+    Returns:
+        By what is wrong: `ground` (that of the next caption), `figures` (those of the next one) and
+        `relation` (turned round); for each the wrong captions by the number of the right one, where
+        there is such a one.
+    """
+    parts = [caption.rsplit(" on ", maxsplit=1) for caption in captions]
+    following = [*parts[1:], *parts[:1]]
+    wrong: dict[str, dict[int, str]] = {"ground": {}, "figures": {}, "relation": {}}
+    for number, ((figures, ground), (others, elsewhere)) in enumerate(
+        zip(parts, following, strict=True)
+    ):
+        if elsewhere != ground:
+            wrong["ground"][number] = f"{figures} on {elsewhere}"
+        if others != figures:
+            wrong["figures"][number] = f"{others} on {ground}"
+        for relation, opposite in _OPPOSITES.items():
+            if f" {relation} " in figures:
+                turned = figures.replace(f" {relation} ", f" {opposite} ")
+                wrong["relation"][number] = f"{turned} on {ground}"
+    return wrong
 
 
 def _halves(relation: str) -> tuple[tuple[float, float, float, float], ...]:
