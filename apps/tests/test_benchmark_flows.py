@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from adanat.commands.benchmarks import train
 from adanat.commands.flow import run_stages
-from adanat.doctor import examine
+from adanat.doctor import Finding, examine, report
 from adanat.engine import AccelerateEngine
 from adanat.errors import DataError, StageError
 from adanat.recipes.base import Recipe
@@ -140,16 +140,59 @@ def test_the_doctor_looks_at_machine_data_and_stages(trained: Run, tmp_path: Pat
         "attention",
         "shared memory",
         "processes",
+        "batches",
         "disk",
         "data",
         "train-tokenizer",
         "tokenize",
         "train-generator",
         "search, policy, evaluate",
+        "in all",
     ]
     assert findings["data"].ok
     assert "fit 4, validation 4, test 4" in findings["data"].text
     assert "/s; " in findings["tokenize"].text
+    assert findings["in all"].text.startswith(
+        f"{sum(finding.hours for finding in findings.values()):,.1f} h on one such device"
+    )
+
+
+def test_the_doctor_leaves_out_what_is_taken_over(trained: Run, tmp_path: Path) -> None:
+    recipe = replace(
+        trained.recipe,
+        tokenizer=replace(trained.recipe.tokenizer, weights=tmp_path),
+        generator=replace(trained.recipe.generator, weights=tmp_path),
+    )
+    findings = examine(recipe, tmp_path, trained.data_dir, AccelerateEngine(), batch_size=1)
+    names = {finding.name for finding in findings}
+    assert not {"train-tokenizer", "train-generator"} & names
+    assert "tokenize" in names
+
+
+def test_the_doctor_reports_what_any_process_finds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [Finding("device", True, "a GPU"), Finding("disk", False, "full")]
+    engine = AccelerateEngine()
+    assert not report(iter(found), engine)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ok", "LOOK"]
+    assert report(iter(found[:1]), engine)
+    monkeypatch.setattr(AccelerateEngine, "largest", lambda self, number: 1)  # another's
+    assert not report(iter(found[:1]), engine)
+    monkeypatch.setattr(AccelerateEngine, "process_index", 3)
+    capsys.readouterr()
+    report(iter(found), engine)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("LOOK")
+    assert line.endswith("process 3: full")
+
+
+def test_processes_that_cannot_share_the_batches_are_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AccelerateEngine, "num_processes", 3)
+    with pytest.raises(ValueError, match=r"3 processes cannot share .*generator.batch_size 2048"):
+        train(replace(BENCHMARKS["in256"](), precision="no"), output_dir=tmp_path)
 
 
 def test_the_doctor_says_what_is_wrong_with_the_data(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ from typing import NamedTuple
 import torch
 from natgen import NAT, NATTrainer, NoiseSource, generate
 from natgen.attention import choose_attention
+from torch.utils import collect_env
 from vqtok import Tokenizer, TokenizerTrainer
 
 from adanat.engine import AccelerateEngine
 from adanat.errors import DataError
-from adanat.plan import Plan, amounts, nat_config, plan
+from adanat.network_costs import nat_config
+from adanat.plan import Amounts, Plan, amounts, plan, unequal_batches
 from adanat.prepare import PreparedSplit, read_prepared
 from adanat.recipes.base import Recipe
 from adanat.schedule_points import default_point
@@ -24,6 +26,8 @@ _GIBI = 2**30
 _SHARED_MEMORY = Path("/dev/shm")
 _MIN_SHARED = 2 * _GIBI
 _SAMPLED_IMAGES = 64
+_SENT_BYTES = 64 * 2**20
+"""Of the message by which the processes' connection is timed."""
 _TIMED = 3
 """Runs of which the fastest counts, after one to warm up."""
 
@@ -34,6 +38,8 @@ class Finding(NamedTuple):
     name: str
     ok: bool
     text: str
+    hours: float = 0.0
+    """That a stage would take on this device."""
 
 
 def examine(
@@ -57,20 +63,32 @@ def examine(
     yield _attention(recipe, engine.device)
     yield _shared_memory()
     yield _processes(engine)
-    expected = plan(recipe, None, gpu_tflops=1.0)
-    yield _disk(output_dir, expected)
+    yield _batches(recipe, engine)
+    yield _disk(output_dir, plan(recipe, data_dir, gpu_tflops=1.0))
     yield _data(recipe, data_dir)
-    yield from _timed_stages(recipe, engine, batch_size)
+    hours = 0.0
+    for finding in _timed_stages(recipe, engine, batch_size, amounts(recipe, data_dir)):
+        hours += finding.hours
+        yield finding
+    text = (
+        f"{hours:,.1f} h on one such device, {hours / engine.num_processes:,.1f} h on "
+        f"{engine.num_processes} where all share the work"
+    )
+    yield Finding("in all", True, text)
 
 
 def _device(device: torch.device) -> Finding:
+    driver = collect_env.get_nvidia_driver_version(collect_env.run)
     if device.type != "cuda":
-        text = f"no GPU: the benchmarks want some; {torch.get_num_threads()} CPU threads are used"
+        built = f"PyTorch built for CUDA {torch.version.cuda}" if torch.version.cuda else "PyTorch"
+        found = f"driver {driver}, but {built} sees no GPU" if driver else "no GPU and no driver"
+        text = f"{found}: the benchmarks want some; {torch.get_num_threads()} CPU threads are used"
         return Finding("device", False, text)
     properties = torch.cuda.get_device_properties(device)
     text = (
         f"{torch.cuda.device_count()} x {properties.name}, {properties.total_memory / _GIBI:.0f} "
-        f"GiB, CUDA {torch.version.cuda}, bf16 {torch.cuda.is_bf16_supported()}"
+        f"GiB, driver {driver}, CUDA {torch.version.cuda}, "
+        f"bf16 {torch.cuda.is_bf16_supported()}"
     )
     return Finding("device", torch.cuda.is_bf16_supported(), text)
 
@@ -93,13 +111,28 @@ def _shared_memory() -> Finding:
 
 
 def _processes(engine: AccelerateEngine) -> Finding:
-    """Let every process send a number to the others."""
+    """Let every process send a number to the others, and time a long message."""
     if engine.num_processes == 1:
-        return Finding("processes", True, "one; start with torchrun to try several")
+        devices = torch.cuda.device_count()
+        text = "one; start with torchrun to try several"
+        if devices > 1:
+            text = f"one, for {devices} GPUs: torchrun --nproc-per-node {devices} -m adanat doctor"
+        return Finding("processes", devices <= 1, text)
     numbers = engine.gather(torch.tensor([engine.process_index])).tolist()
     backend = torch.distributed.get_backend()
-    whole = numbers == list(range(engine.num_processes))
-    return Finding("processes", whole, f"{engine.num_processes} by {backend} heard {numbers}")
+    if backend == "nccl":
+        backend += " " + ".".join(map(str, torch.cuda.nccl.version()))
+    message = torch.ones(_SENT_BYTES, dtype=torch.uint8, device=engine.device)
+    seconds = _fastest(lambda: engine.gather(message), engine.device)
+    rate = (engine.num_processes - 1) * _SENT_BYTES / seconds / 1e9
+    text = f"{engine.num_processes} by {backend} heard {numbers}; each receives {rate:.1f} GB/s"
+    return Finding("processes", numbers == list(range(engine.num_processes)), text)
+
+
+def _batches(recipe: Recipe, engine: AccelerateEngine) -> Finding:
+    wrong = unequal_batches(recipe, engine.num_processes)
+    text = f"not divided by {engine.num_processes} processes: {', '.join(wrong)}"
+    return Finding("batches", not wrong, text if wrong else "every process has an equal share")
 
 
 def _disk(output_dir: Path, expected: Plan) -> Finding:
@@ -132,17 +165,19 @@ def _data(recipe: Recipe, data_dir: Path | None) -> Finding:
     return Finding("data", True, f"{index.dataset}: {sizes}; {rate:.0f} images/s read and cropped")
 
 
-def _timed_stages(recipe: Recipe, engine: AccelerateEngine, batch_size: int) -> Iterator[Finding]:
+def _timed_stages(
+    recipe: Recipe, engine: AccelerateEngine, batch_size: int, todo: Amounts
+) -> Iterator[Finding]:
     """A step of each stage with random weights, and how long the whole would take at that speed."""
     device = engine.device
-    yield _timed(
-        "train-tokenizer",
-        _tokenizer_step(recipe, engine, batch_size),
-        batch_size,
-        recipe.tokenizer.total_steps * recipe.tokenizer.batch_size,
-        device,
-    )
-    todo = amounts(recipe, None)
+    if recipe.tokenizer.weights is None:
+        yield _timed(
+            "train-tokenizer",
+            _tokenizer_step(recipe, engine, batch_size),
+            batch_size,
+            recipe.tokenizer.total_steps * recipe.tokenizer.batch_size,
+            device,
+        )
     tokenizer = Tokenizer(recipe.tokenizer.model).to(device).eval()
     images = _images(recipe, batch_size, device)
     yield _timed("tokenize", lambda: tokenizer.encode(images), batch_size, todo.items, device)
@@ -154,10 +189,14 @@ def _timed_stages(recipe: Recipe, engine: AccelerateEngine, batch_size: int) -> 
     else:
         size = (batch_size, config.num_context_tokens, config.context_dim)
         condition = torch.zeros(size, device=device)
-    seen = recipe.generator.training.total_steps * recipe.generator.batch_size
-    yield _timed(
-        "train-generator", lambda: trainer.step(tokens, condition), batch_size, seen, device
-    )
+    if recipe.generator.weights is None:
+        yield _timed(
+            "train-generator",
+            lambda: trainer.step(tokens, condition),
+            batch_size,
+            todo.seen,
+            device,
+        )
     nat, schedule = trainer.ema_model, default_point(recipe.num_decoding_steps).schedule()
     indices = torch.arange(batch_size, device=device)
 
@@ -167,7 +206,7 @@ def _timed_stages(recipe: Recipe, engine: AccelerateEngine, batch_size: int) -> 
         )
         return tokenizer.decode(generation.tokens.unflatten(1, tokenizer.grid_size))
 
-    samples = todo.searched + todo.episodes + todo.drawn
+    samples = todo.searched + todo.rollouts + todo.evaluated_by_all
     yield _timed("search, policy, evaluate", draw, batch_size, samples, device)
 
 
@@ -190,6 +229,15 @@ def _images(recipe: Recipe, batch_size: int, device: torch.device) -> torch.Tens
 def _timed(
     name: str, work: Callable[[], object], batch_size: int, total: int, device: torch.device
 ) -> Finding:
+    seconds = _fastest(work, device)
+    rate = batch_size / seconds
+    hours = total / rate / 3600
+    text = f"{seconds:.3f} s a step of {batch_size}, {rate:.1f}/s; {hours:,.1f} h"
+    return Finding(name, True, text, hours)
+
+
+def _fastest(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the fastest run, after one to warm up."""
     seconds = []
     for _ in range(1 + _TIMED):
         began = time.perf_counter()
@@ -197,16 +245,19 @@ def _timed(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
-    best = min(seconds[1:])
-    rate = batch_size / best
-    hours = total / rate / 3600
-    return Finding(name, True, f"{best:.3f} s a step of {batch_size}, {rate:.1f}/s; {hours:,.1f} h")
+    return min(seconds[1:])
 
 
-def report(findings: Iterator[Finding]) -> bool:
-    """Print findings as they come; whether all is well."""
+def report(findings: Iterator[Finding], engine: AccelerateEngine) -> bool:
+    """Print findings as they come; whether all is well in every process.
+
+    The main process prints all of its own, the others what is not well.
+    """
     well = True
     for finding in findings:
-        print(f"{'ok' if finding.ok else 'LOOK':<5} {finding.name:<25} {finding.text}", flush=True)
+        if engine.is_main or not finding.ok:
+            where = "" if engine.is_main else f"process {engine.process_index}: "
+            mark = "ok" if finding.ok else "LOOK"
+            print(f"{mark:<5} {finding.name:<25} {where}{finding.text}", flush=True)
         well &= finding.ok
-    return well
+    return not engine.largest(not well)

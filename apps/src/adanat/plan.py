@@ -107,6 +107,11 @@ class Amounts(NamedTuple):
     evaluated: int
     """Of one policy's evaluation, over all seeds."""
 
+    @property
+    def evaluated_by_all(self) -> int:
+        """Of all policies at the recipe's number of steps."""
+        return _CONTESTANTS * self.evaluated
+
 
 def plan(recipe: Recipe, data_dir: Path | None, *, gpu_tflops: float) -> Plan:
     """Estimate a benchmark.

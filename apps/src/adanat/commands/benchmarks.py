@@ -10,7 +10,7 @@ from adanat.commands.flow import StageName, run_stages
 from adanat.commands.options import BenchmarkChoice, OutputDir, PreparedDir, open_run
 from adanat.doctor import examine, report
 from adanat.errors import AdanatError
-from adanat.plan import format_plan, plan
+from adanat.plan import format_plan, plan, unequal_batches
 from adanat.recipes.benchmarks.smoke import prepare_stand_in
 from adanat.recipes.benchmarks.smoke import smoke as smoke_recipe
 from adanat.tracking import mirror_to_wandb
@@ -66,6 +66,11 @@ def train(
         with run.engine.main_first():
             data_dir = prepare_stand_in(run.recipe, run.output_dir / "stand-in")
         run = replace(run, data_dir=data_dir)
+    if wrong := unequal_batches(run.recipe, run.engine.num_processes):
+        raise ValueError(
+            f"{run.engine.num_processes} processes cannot share equally {', '.join(wrong)}: "
+            "choose multiples of their number"
+        )
     if wandb is not None and run.engine.is_main:
         mirror_to_wandb(wandb, run.output_dir)
     run_stages(run, stage or ("report" if smoke else "policy"))
@@ -80,7 +85,8 @@ def doctor(
 ) -> None:
     """Look at machine and data and time a step of each stage, before days are spent."""
     run = open_run(recipe, output_dir, data_dir)
-    well = report(examine(recipe, run.output_dir, data_dir, run.engine, batch_size=batch_size))
+    findings = examine(recipe, run.output_dir, data_dir, run.engine, batch_size=batch_size)
+    well = report(findings, run.engine)
     run.engine.close()
     if not well:
         raise AdanatError("not everything is ready: see the lines that say LOOK")
