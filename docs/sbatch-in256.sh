@@ -1,6 +1,6 @@
 #!/bin/bash
 # Two nodes of eight GPUs for in256: `sbatch docs/sbatch-in256.sh`. Submit it once; the job goes on
-# by itself after time limits, preemption and failures until the policy is trained.
+# by itself after time limits, preemption and failures (ten at most) until the policy is trained.
 #SBATCH --job-name=adanat-in256
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -34,6 +34,10 @@ wait "$STEP"
 code=$?
 if ((stopped)); then
   wait "$STEP" # the signal only ended the first wait: let the workers save
+  code=$?
+fi
+# What torchrun cannot mend, such as a broken GPU, is tried again on other nodes.
+if ((code != 0 && (stopped || ${SLURM_RESTART_COUNT:-0} < 10))); then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"
