@@ -37,4 +37,5 @@ def gather_rows(engine: AccelerateEngine, own: Tensor, num_rows: int, batch_size
     padded = own.new_zeros((share * batch_size, *own.shape[1:]))
     padded[: len(own)] = own
     by_process = engine.gather(padded).unflatten(0, (engine.num_processes, share, batch_size))
-    return by_process.transpose(0, 1).flatten(0, 2)[:num_rows]
+    ordered: Tensor = by_process.transpose(0, 1).flatten(0, 2)
+    return ordered[:num_rows]
