@@ -3,6 +3,7 @@
 Of P processes, process p does the batches p, p + P, p + 2 P and so on.
 """
 
+import torch
 from torch import Tensor
 
 from adanat.engine import AccelerateEngine
@@ -39,3 +40,18 @@ def gather_rows(engine: AccelerateEngine, own: Tensor, num_rows: int, batch_size
     by_process = engine.gather(padded).unflatten(0, (engine.num_processes, share, batch_size))
     ordered: Tensor = by_process.transpose(0, 1).flatten(0, 2)
     return ordered[:num_rows]
+
+
+def own_share(engine: AccelerateEngine, rows: Tensor) -> Tensor:
+    """This process's part of the numbers of a batch's rows, as many in each process.
+
+    Where they cannot be shared equally, the last row is repeated: the first n of what
+    `engine.gather` joins are the rows' own.
+
+    Args:
+        engine: the processes.
+        rows: (n,) int64, at least one.
+    """
+    share = -(-len(rows) // engine.num_processes)
+    repeated = rows[-1:].expand(share * engine.num_processes - len(rows))
+    return torch.cat([rows, repeated]).split(share)[engine.process_index]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from vqtok import Tokenizer, TokenStore, TokenStoreWriter
 
+from adanat.batch_sharing import own_share
 from adanat.data import SPLITS, ImageSet
 from adanat.errors import StageError
 from adanat.generation import from_uint8
@@ -29,24 +30,26 @@ def tokenize(run: Run) -> None:
     """Encode all images once; beside an item's codes lie its label and which image it shows.
 
     With `tokens.mirrored`, mirrored copies of the fit split's images follow behind the originals.
-    An interrupted stage goes on where it stopped. Every finished store is checked on a sample; the
-    results hold the mean absolute error of its decoded codes as `l1`, by split.
+    The processes share the encoding; an interrupted stage goes on where it stopped, in any number
+    of them. Every finished store is checked on a sample; the results hold the mean absolute error
+    of its decoded codes as `l1`, by split.
     """
     stage = run.stages.tokens
     if stage.is_done():
         return
     tokenizer = run.tokenizer()
     with stage:
-        if not run.engine.is_main:
-            return
         counts, errors = {}, {}
         for split in SPLITS:
             mirrored = run.recipe.tokens.mirrored and split == _MIRRORED_SPLIT
             items = _Items(run.images(split), mirrored)
-            store = _write_store(run, tokenizer, split, items)
-            counts[split] = len(store)
-            errors[split] = _verify(run, tokenizer, store, items)
-        stage.finish({"tokens": counts, "l1": errors})
+            _write_store(run, tokenizer, split, items)
+            if run.engine.is_main:
+                store = TokenStore(run.folder.token_store(split))
+                counts[split] = len(store)
+                errors[split] = _verify(run, tokenizer, store, items)
+        if run.engine.is_main:
+            stage.finish({"tokens": counts, "l1": errors})
 
 
 class _Items(NamedTuple):
@@ -73,41 +76,56 @@ class _Items(NamedTuple):
         return {"labels": self.data.labels[images], "images": images, "mirrored": copies.long()}
 
 
-def _write_store(run: Run, tokenizer: Tokenizer, split: str, items: _Items) -> TokenStore:
+def _write_store(run: Run, tokenizer: Tokenizer, split: str, items: _Items) -> None:
+    """Encode what is not encoded yet: every process its share, written by the main one."""
+    engine = run.engine
+    writer = _open_writer(run, tokenizer, split, items.num_items) if engine.is_main else None
+    done = items.num_items if writer is None else writer.num_written
+    done = -engine.largest(-done)  # of all processes, the main one alone may have less
+    batches = torch.arange(done, items.num_items).split(
+        run.recipe.tokens.batch_size * engine.num_processes
+    )
+    shares = tuple(own_share(engine, batch) for batch in batches)
+    with ProgressReporter(
+        f"tokenize {split}", items.num_items, completed=done, shown=engine.is_main
+    ) as progress:
+        for batch, images in zip(batches, _read_ahead(items, shares), strict=True):
+            codes = engine.gather(tokenizer.encode(from_uint8(images.to(run.device)))).cpu()
+            if writer is not None:
+                writer.write(writer.num_written, codes[: len(batch)], items.conditions(batch))
+            progress.advance(len(batch))
+    if writer is not None:
+        writer.close()
+
+
+def _open_writer(
+    run: Run, tokenizer: Tokenizer, split: str, num_items: int
+) -> TokenStoreWriter | None:
+    """What writes the rest of a store; None where it is complete."""
     path = run.folder.token_store(split)
-    if (complete := _complete_store(path, items.num_items)) is not None:
-        return complete
-    writer = TokenStoreWriter(
+    if _is_complete(path, num_items):
+        return None
+    return TokenStoreWriter(
         path,
-        num_items=items.num_items,
+        num_items=num_items,
         grid_size=tokenizer.grid_size,
         codebook_size=tokenizer.codebook_size,
         conditions=_CONDITIONS,
         metadata={"tokenizer": run.stages.tokenizer.fingerprint, "split": split},
     )
-    remaining = torch.arange(writer.num_written, items.num_items)
-    with ProgressReporter(
-        f"tokenize {split}", items.num_items, completed=writer.num_written
-    ) as progress:
-        for indices, images in _read_ahead(items, remaining.split(run.recipe.tokens.batch_size)):
-            codes = tokenizer.encode(from_uint8(images.to(run.device))).cpu()
-            writer.write(writer.num_written, codes, items.conditions(indices))
-            progress.advance(len(indices))
-    writer.close()
-    return TokenStore(path)
 
 
-def _read_ahead(items: _Items, batches: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Indices and images of each batch; the next one is read while the caller works on this one."""
+def _read_ahead(items: _Items, batches: tuple[Tensor, ...]) -> Iterator[Tensor]:
+    """Images of each batch; the next one is read while the caller works on this one."""
     with ThreadPoolExecutor(1, thread_name_prefix="read ahead") as reader:
         waiting = [reader.submit(items.images, indices) for indices in batches[:1]]
-        for position, indices in enumerate(batches):
+        for position in range(len(batches)):
             images = waiting.pop().result()
             waiting += [
                 reader.submit(items.images, following)
                 for following in batches[position + 1 : position + 2]
             ]
-            yield indices, images
+            yield images
 
 
 def _verify(run: Run, tokenizer: Tokenizer, store: TokenStore, items: _Items) -> float:
@@ -137,11 +155,11 @@ def _verify(run: Run, tokenizer: Tokenizer, store: TokenStore, items: _Items) ->
     return error
 
 
-def _complete_store(path: Path, num_items: int) -> TokenStore | None:
+def _is_complete(path: Path, num_items: int) -> bool:
     try:
         store = TokenStore(path)
     except (FileNotFoundError, ValueError):
-        return None
+        return False
     if len(store) != num_items:
         raise StageError(f"{path} holds {len(store)} items, expected {num_items}: delete it")
-    return store
+    return True
