@@ -1,6 +1,7 @@
 """The command line: what a command imports, and that each of the list is there."""
 
 import inspect
+import os
 import subprocess
 import sys
 
@@ -43,6 +44,21 @@ def test_slow_libraries_wait_until_they_are_used(modules):
     _, imported = printed_and_imported(f"import {modules}")
     assert "torch" in imported
     assert not SLOW & imported
+
+
+@pytest.mark.parametrize(("rank", "shown"), [("0", "natgen.attention: chosen\n"), ("1", "")])
+def test_one_process_tells_what_natgen_chose(rank, shown):
+    program = (
+        "import logging; from adanat import cli; cli._show_logs(); "
+        "logging.getLogger('natgen.attention').info('chosen'); logging.info('of others')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "RANK": rank},
+    )
+    assert (run.returncode, run.stderr) == (0, shown)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -4,6 +4,8 @@ The list of commands needs no PyTorch: a command's module is imported when the c
 """
 
 import inspect
+import logging
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -127,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script `adanat`; exits with 1 on an error of the user's side."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = _choose(given[:1])
+    _show_logs()
     try:
         _run(name, given[1:])
     except (AdanatError, OSError, ValueError) as error:
@@ -135,6 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _show_logs() -> None:
+    """Let one process tell on stderr what `natgen` logs: which attention kernels serve, and why."""
+    if os.environ.get("RANK", "0") == "0":
+        logging.basicConfig(format="%(name)s: %(message)s")
+        logging.getLogger("natgen").setLevel(logging.INFO)
 
 
 def _choose(first: Sequence[str]) -> str:
