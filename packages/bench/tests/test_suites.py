@@ -56,7 +56,7 @@ def test_suites_write_rates_hardware_and_versions(tmp_path: Path) -> None:
     assert {"natgen", "torch"} <= set(about["versions"])
 
     notes = {record["name"]: record["extra_info"] for record in results["benchmarks"]}
-    assert len(notes) == 19
+    assert len(notes) == 21
     for name, note in notes.items():
         assert next(rate for key, rate in note.items() if key.endswith("_per_second")) > 0
         assert min(note["calibration"].values()) > 0
@@ -70,11 +70,15 @@ def test_suites_write_rates_hardware_and_versions(tmp_path: Path) -> None:
     assert (guided, free) == (1.25 + 6, 4)
     assert notes["bench_generation_warm[T4]"]["passes_per_image"] == 6
     assert notes["bench_generation_continuous[T4]"]["passes_per_image"] == 1.25 + 2
+    flops = {name: note["work"]["flops"] for name, note in notes.items()}
+    static = flops["bench_generation_static[T4]"]
+    assert static == flops["bench_generation_warm[T4]"]
+    assert flops["bench_pictures[T4]"] == 4 * (static + flops["bench_tokenizer_decode"])
     assert len(output.read_bytes()) < 100_000
 
     comparison = compare(output, output)
     assert comparison.passed
-    assert [change.ratio for change in comparison.changes] == [1.0] * 19
+    assert [change.ratio for change in comparison.changes] == [1.0] * 21
 
 
 def test_processor_time_is_refused_where_it_misleads() -> None:

@@ -16,6 +16,7 @@ def run_benchmark(
     *,
     unit: str,
     count: int,
+    counted: Callable[[], object] | None = None,
 ) -> None:
     """Time `function`, and note its rate, its work, and its share of what the machine can do.
 
@@ -27,13 +28,15 @@ def run_benchmark(
         function: returns without waiting for the device.
         unit: what a call makes, such as "images".
         count: how many of them.
+        counted: does the same work in single calls, where `function` hides them in a CUDA graph or
+            in compiled code.
     """
     call = workload.timed(function)
     before = calibrate(workload.device, workload.dtype, clock=workload.clock)
     benchmark(call)
     after = calibrate(workload.device, workload.dtype, clock=workload.clock)
     ceilings = Calibration(*map(max, before, after))
-    work = count_work(call)
+    work = count_work(call if counted is None else workload.timed(counted))
     benchmark.extra_info.update(
         batch_size=count,
         calibration=ceilings._asdict(),

@@ -1,9 +1,10 @@
 """The models and inputs of a preset, with random weights, on one device."""
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from advreward import (
@@ -15,12 +16,13 @@ from advreward import (
 )
 from natgen import NAT, NoiseSource, StaticSchedule, published
 from policyrl import GaussianPolicy, PolicyNetwork, PolicyNetworkConfig, decoding_spec
-from torch import Tensor
+from torch import Tensor, nn
 from vqtok import Tokenizer
 
 from natbench.presets import Preset
 
 Precision = Literal["fp32", "bf16"]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,10 @@ class Workload:
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+    def cast(self, model: Model) -> Model:
+        """A copy with weights in the asked precision, for what cannot run under autocast."""
+        return copy.deepcopy(model).to(self.dtype)
 
     def timed(self, function: Callable[[], object]) -> Callable[[], None]:
         """`function` in the asked precision, returning only when the device has finished."""

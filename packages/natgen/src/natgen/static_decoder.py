@@ -41,13 +41,13 @@ class StaticDecoder:
     processed in float32. Autocast would free its casts under the graph and is refused on a GPU.
 
     Args:
-        model: in evaluation mode; on a GPU perhaps `torch.compile(nat, dynamic=False)`.
+        model: in evaluation mode; on a GPU perhaps after `nat.compile(dynamic=False)`.
         policy: chooses by features and timestep alone, without reading values on the host, as
             `StaticSchedule` and policyrl's `GaussianPolicy` do.
         batch_size: B; smaller batches are filled up.
         noise: the run's noise.
-        first: makes the first pass in the model's place, which has another number of rows each
-            time: `FirstStepCache(nat, ...)`, or the network that was compiled, as it was.
+        first: makes the first pass in the model's place: a `FirstStepCache`, or a copy that is not
+            compiled for one shape, since the number of distinct conditions varies.
     """
 
     def __init__(

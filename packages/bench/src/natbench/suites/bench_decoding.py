@@ -1,15 +1,19 @@
 """One decoding step and whole generations, from conditions to tokens."""
 
+from collections.abc import Callable
+
 import natgen
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
 
 from natbench.recording import run_benchmark
 from natbench.reference_loop import generate_plainly
 from natbench.workload import Workload
 
 _FIRST_STEP_BYTES = 2**30
+_BATCHES = 4
 
 
 def bench_step(benchmark: BenchmarkFixture, workload: Workload) -> None:
@@ -74,6 +78,60 @@ def bench_generation_warm(benchmark: BenchmarkFixture, workload: Workload, num_s
     _generate(benchmark, workload, model, workload.policy(num_steps))
 
 
+def bench_generation_static(
+    benchmark: BenchmarkFixture, workload: Workload, num_steps: int
+) -> None:
+    """The same in steps of fixed shapes, on a GPU by one CUDA graph; weights in the precision."""
+    policy = workload.policy(num_steps)
+    first = natgen.FirstStepCache(workload.cast(workload.nat), max_bytes=_FIRST_STEP_BYTES)
+    decode = _static_decoder(workload, first, policy)
+    indices = torch.arange(len(workload.labels), device=workload.device)
+    run_benchmark(
+        benchmark,
+        workload,
+        _without_autocast(workload, lambda: decode(workload.labels, indices)),
+        unit="images",
+        count=len(indices),
+        counted=_without_autocast(workload, lambda: _tokens(workload, first, policy)),
+    )
+
+
+def bench_pictures(benchmark: BenchmarkFixture, workload: Workload, num_steps: int) -> None:
+    """Batches from labels to pictures on the host, each decoded behind the next one's tokens.
+
+    On a GPU the network and the picture decoder are compiled.
+    """
+    tokenizer, policy = workload.cast(workload.tokenizer), workload.policy(num_steps)
+    if workload.device.type == "cuda":
+        tokenizer.decoder.compile()
+    first = natgen.FirstStepCache(workload.cast(workload.nat), max_bytes=_FIRST_STEP_BYTES)
+    decode = _static_decoder(workload, first, policy)
+    indices = torch.arange(len(workload.labels), device=workload.device)
+
+    def pictures(tokens: Tensor) -> Tensor:
+        images = tokenizer.decode(tokens.unflatten(1, tokenizer.grid_size))
+        return images.mul(255).to(torch.uint8)
+
+    def generate() -> list[Tensor]:
+        batches = (decode(workload.labels, indices) for _ in range(_BATCHES))
+        return list(natgen.decode_behind(pictures, batches))
+
+    def count() -> None:
+        for _ in range(_BATCHES):
+            workload.tokenizer.decode(
+                _tokens(workload, first, policy).unflatten(1, tokenizer.grid_size)
+            )
+
+    run_benchmark(
+        benchmark,
+        workload,
+        _without_autocast(workload, generate),
+        unit="images",
+        count=_BATCHES * len(indices),
+        counted=_without_autocast(workload, count),
+    )
+
+
 def bench_generation_continuous(
     benchmark: BenchmarkFixture, workload: Workload, num_steps: int
 ) -> None:
@@ -108,6 +166,40 @@ def bench_generation_plain(benchmark: BenchmarkFixture, workload: Workload, num_
             count=len(workload.labels),
         )
     benchmark.extra_info["passes_per_image"] = 2.0 * num_steps + 1
+
+
+def _static_decoder(
+    workload: Workload, first: natgen.FirstStepCache, policy: natgen.DecodingPolicy
+) -> natgen.StaticDecoder:
+    """For the workload's batch; on a GPU the network is compiled but for the first step."""
+    nat = workload.cast(workload.nat)
+    if workload.device.type == "cuda":
+        nat.compile(dynamic=False)
+    return natgen.StaticDecoder(
+        nat,
+        policy,
+        batch_size=len(workload.labels),
+        noise=workload.noise,
+        first=first,
+    )
+
+
+def _tokens(workload: Workload, model: natgen.LogitsModel, policy: natgen.DecodingPolicy) -> Tensor:
+    """The same work in single calls, which can be counted."""
+    indices = torch.arange(len(workload.labels), device=workload.device)
+    return natgen.generate(
+        model, policy, workload.labels, sample_indices=indices, noise=workload.noise
+    ).tokens
+
+
+def _without_autocast(workload: Workload, function: Callable[[], object]) -> Callable[[], object]:
+    """A graph takes its precision from the weights."""
+
+    def call() -> object:
+        with torch.autocast(workload.device.type, enabled=False):
+            return function()
+
+    return call
 
 
 def _generate(
