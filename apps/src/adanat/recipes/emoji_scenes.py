@@ -40,7 +40,7 @@ def emoji_scenes() -> Recipe:
                 learning_rate=1e-3,
                 warmup_steps=100,
                 total_steps=4000,
-                perceptual_weight=1.0,
+                perceptual_weight=0.2,
                 ema_decay=0.998,
             ),
             batch_size=16,
