@@ -125,7 +125,7 @@ def test_captions_of_a_run_are_encoded_as_in_its_training(by_text, captioned_ima
     with stage:
         stage.finish({})
     found = judged(run.root, **options)
-    assert found.label_plan == named.label_plan == "4 captions, encoded by hashed"
+    assert found.label_plan == named.label_plan == "4 captions, encoded by hashed, 6 tokens"
     np.testing.assert_array_equal(pixels(found, 0, 4), pixels(named, 0, 4))
 
 

@@ -6,7 +6,7 @@ import torch
 
 from adanat.errors import DataError
 from adanat.evaluation.generators import Conditions, GeneratedSource, balanced, captioned, random
-from adanat.evaluation.models import Models, holds_models
+from adanat.evaluation.models import Models, holds_models, trained_text_encoder
 from adanat.evaluation.opening import open_images
 from adanat.evaluation.options import SourceEvaluation
 from adanat.evaluation.sources import FirstOf, Source
@@ -57,7 +57,9 @@ def _conditions(
         )
     if config.num_classes is None:
         encoder = models.text_encoder or load_text_encoder(
-            options.text_encoder, config.num_context_tokens, device
+            options.text_encoder or trained_text_encoder(Path(options.source)),
+            config.num_context_tokens,
+            device,
         )
         return captioned(_captions(options, num_samples), encoder)
     if options.labels == "random":

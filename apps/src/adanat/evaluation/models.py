@@ -25,7 +25,7 @@ from adanat.errors import StageError
 from adanat.pipeline import INDEX_FILE, NATPipeline
 from adanat.run import load_model
 from adanat.run_folder import RunFolder
-from adanat.runs import DONE_FILE
+from adanat.runs import CONFIG_FILE, DONE_FILE
 from adanat.schedule_points import SchedulePoint, default_point
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -154,6 +154,19 @@ def load_policy(
     )
     learned = _frozen(learned, device)
     return StaticSchedule(learned.to_static()) if name == ADAPTIVE_STATIC else learned
+
+
+def trained_text_encoder(root: Path) -> str:
+    """Name of the text encoder that a run's transformer was trained with, as its stage notes it.
+
+    Raises:
+        StageError: The run does not say: it was trained on classes, or its notes are missing.
+    """
+    notes = RunFolder(root).generator / CONFIG_FILE
+    text = read_json(notes)["config"].get("text") if notes.is_file() else None
+    if text is None:
+        raise StageError(f"{notes} names no text encoder: name it by --text-encoder")
+    return str(text["encoder"])
 
 
 def _is_pipeline(path: Path) -> bool:

@@ -45,8 +45,9 @@ class SourceEvaluation:
     labels: Literal["balanced", "random", "captions"] = "balanced"
     """Of a run or pipeline: every class equally often, drawn at random, or the reference's
     captions."""
-    text_encoder: str = "minilm"
-    """Of a run folder trained on captions: the encoder that it was trained with."""
+    text_encoder: str | None = None
+    """Of a run folder trained on captions: minilm, hashed or clip:SOURCE. Default: the one that the
+    run's transformer was trained with."""
     scoring_seed: int = 0
     """Seed of KID's subsets, the Inception Score's splits and the resampling."""
     batch_size: int = 100
