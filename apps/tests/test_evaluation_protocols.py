@@ -191,3 +191,7 @@ def test_statistics_of_others_need_to_be_of_the_protocol_named(tmp_path):
     np.savez(path, mu=STATISTICS.mean, sigma=STATISTICS.covariance[:2])
     with pytest.raises(DataError, match="sigma of shape"):
         load_statistics(path, MINE, foreign="adm")
+    for damage in (b"", path.read_bytes()[:200]):
+        path.write_bytes(damage)
+        with pytest.raises(DataError, match="cannot read mu and sigma"):
+            load_statistics(path, MINE, foreign="adm")

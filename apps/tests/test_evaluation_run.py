@@ -11,7 +11,7 @@ import pytest
 import torch
 from adanat.checkpoints import atomic_write_json
 from adanat.cli import main
-from adanat.errors import DataError, StageError
+from adanat.errors import DataError, StageError, StorageError
 from adanat.evaluation import SourceEvaluation, evaluate_source, names_path
 from adanat.evaluation.chunks import Times, collect
 from adanat.evaluation.comparison import Entry, Score, gain, read_entries
@@ -191,6 +191,10 @@ def test_an_interrupted_collection_goes_on_where_it_stopped(run_folder, tmp_path
     assert 10**6 - rest.left == 20 - 8  # one chunk of eight was whole
     again = MeanColour(images_left=0)
     np.testing.assert_array_equal(features_of(source, tmp_path / "parts", again), expected)
+    chunk = next((tmp_path / "parts").rglob("chunk-000001.npz"))
+    chunk.write_bytes(chunk.read_bytes()[:100])  # by a disk, as files are moved into place whole
+    with pytest.raises(StorageError, match=r"chunk-000001\.npz .*: delete it and run the same"):
+        features_of(source, tmp_path / "parts", again)
 
 
 def options(run_folder, tmp_path, **changes):

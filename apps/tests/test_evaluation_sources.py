@@ -2,7 +2,6 @@
 
 import io
 import tarfile
-import zipfile
 
 import numpy as np
 import pytest
@@ -77,13 +76,24 @@ def test_an_archive_that_was_cut_off_is_refused(save, tmp_path):
     path = write_npz(tmp_path / "source", save)
     source = open_images(str(path))
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises((DataError, zipfile.BadZipFile)):
+    with pytest.raises(DataError, match="get it anew"):
         list(source.items(0, 7))
+    with pytest.raises(DataError, match="no archive of images"):
+        open_images(str(path))
 
 
 def test_shards_by_pattern_carry_captions(tmp_path):
     source = open_images(str(write_shards(tmp_path / "shards") / "part-1*.tar"))
     assert [item.caption for item in source.items(0, 9)] == ["image 4", "image 5", "image 6"]
+
+
+def test_shards_are_named_as_webdataset_names_them(tmp_path):
+    shards = write_shards(tmp_path / "shards")
+    assert len(open_images(str(shards / "part-{0..1}.tar"))) == 7
+    with pytest.raises(DataError, match=r"no shard matches .*other-\*\.tar"):
+        open_images(str(shards / "other-*.tar"))
+    with pytest.raises(DataError, match=r"part-2\.tar cannot be read"):
+        open_images(str(shards / "part-{0..2}.tar"))
 
 
 def test_a_text_file_beside_an_image_is_its_caption(tmp_path):

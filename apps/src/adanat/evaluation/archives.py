@@ -4,6 +4,7 @@ import os
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,6 +20,8 @@ from adanat.evaluation.sources import Item, hash_files
 
 IMAGES_MEMBER = "arr_0"
 LABELS_MEMBER = "arr_1"
+UNREADABLE = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged or foreign `.npz` may raise."""
 _NAME_LENGTH_OFFSET = 26  # in a local file header of the ZIP format
 
 
@@ -39,7 +42,8 @@ class NpzSource:
                 self._header_size = member.tell()
                 self._member = archive.getinfo(f"{IMAGES_MEMBER}.npy")
                 names = archive.namelist()
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            self._labels = _read_labels(path) if f"{LABELS_MEMBER}.npy" in names else None
+        except UNREADABLE as error:
             raise DataError(f"{path} is no archive of images ({error})") from error
         if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] != 3:
             raise DataError(
@@ -47,10 +51,6 @@ class NpzSource:
                 "shape (N, H, W, 3)"
             )
         self._shape = shape
-        self._labels: list[int] | None = None
-        if f"{LABELS_MEMBER}.npy" in names:
-            with np.load(path, allow_pickle=False) as found:
-                self._labels = found[LABELS_MEMBER].astype(np.int64).tolist()
 
     @property
     def description(self) -> str:
@@ -65,14 +65,17 @@ class NpzSource:
 
     def items(self, start: int, stop: int) -> Iterator[Item]:
         size = int(np.prod(self._shape[1:]))
-        with self._open() as file:
-            file.seek(start * size, os.SEEK_CUR)
-            for index in range(start, min(stop, len(self))):
-                data = file.read(size)
-                if len(data) < size:
-                    raise DataError(f"{self._path} ends before image {index}: get it anew")
-                pixels = np.frombuffer(data, np.uint8).reshape(self._shape[1:])
-                yield Item(pixels, self._labels[index] if self._labels else None)
+        try:
+            with self._open() as file:
+                file.seek(start * size, os.SEEK_CUR)
+                for index in range(start, min(stop, len(self))):
+                    data = file.read(size)
+                    if len(data) < size:
+                        raise DataError(f"{self._path} ends before image {index}: get it anew")
+                    pixels = np.frombuffer(data, np.uint8).reshape(self._shape[1:])
+                    yield Item(pixels, self._labels[index] if self._labels else None)
+        except UNREADABLE as error:
+            raise DataError(f"{self._path} is damaged ({error}): get it anew") from error
 
     @contextmanager
     def _open(self) -> Iterator[IO[bytes]]:
@@ -179,6 +182,12 @@ def _data_offset(file: IO[bytes], member: zipfile.ZipInfo) -> int:
 
 def _endings(field: Field) -> str:
     return ", ".join(f".{ending}" for ending in field.extensions)
+
+
+def _read_labels(path: Path) -> list[int]:
+    with np.load(path, allow_pickle=False) as found:
+        labels: list[int] = found[LABELS_MEMBER].astype(np.int64).tolist()
+    return labels
 
 
 def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

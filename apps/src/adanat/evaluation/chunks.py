@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from adanat.checkpoints import atomic_write, atomic_write_json, read_json
 from adanat.errors import StorageError
+from adanat.evaluation.archives import UNREADABLE
 from adanat.evaluation.extractors import Extractor, Identity
 from adanat.evaluation.processes import Processes
 from adanat.evaluation.sources import Item, Source
@@ -78,7 +79,7 @@ class FeatureStore:
             try:
                 with np.load(self.path(chunk), allow_pickle=False) as arrays:
                     yield arrays[name]
-            except (OSError, KeyError, ValueError) as error:
+            except UNREADABLE as error:
                 raise StorageError(
                     f"cannot read {self.path(chunk)} ({error}): delete it and run the same command"
                 ) from error

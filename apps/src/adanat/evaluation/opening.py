@@ -5,6 +5,7 @@ from pathlib import Path
 from adanat.errors import DataError
 from adanat.evaluation.archives import NpzSource, ShardSource
 from adanat.evaluation.sources import FolderSource, Source
+from adanat.prepare.storage import expand_shards
 
 
 def open_images(where: str) -> Source:
@@ -12,7 +13,7 @@ def open_images(where: str) -> Source:
 
     Args:
         where: A folder of images, a folder of `.tar` shards, one shard, a pattern such as
-            `data/test-*.tar`, or an ADM-style `.npz`.
+            `data/test-*.tar` or `data/test-{000000..000049}.tar`, or an ADM-style `.npz`.
 
     Raises:
         DataError: There is nothing, or nothing that holds images.
@@ -27,10 +28,9 @@ def open_images(where: str) -> Source:
         if path.suffix == ".tar":
             return ShardSource([path])
         raise DataError(f"{path} is neither a folder nor an .npz nor a .tar file")
-    shards = sorted(path.parent.glob(path.name)) if "*" in path.name else []
-    if not shards:
-        raise DataError(
-            f"there is no {where}: name a folder of images, an .npz with arr_0, a .tar shard, or a "
-            "pattern of shards in quotes, such as 'data/test-*.tar'"
-        )
-    return ShardSource(shards)
+    if any(mark in path.name for mark in "*?[{"):
+        return ShardSource([Path(shard) for shard in expand_shards([where])])
+    raise DataError(
+        f"there is no {where}: name a folder of images, an .npz with arr_0, a .tar shard, or a "
+        "pattern of shards in quotes, such as 'data/test-*.tar'"
+    )

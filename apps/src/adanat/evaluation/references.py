@@ -1,7 +1,6 @@
 """The real side of a comparison: features, or statistics that others computed."""
 
 import json
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 
 from adanat.checkpoints import atomic_write
 from adanat.errors import DataError
-from adanat.evaluation.archives import IMAGES_MEMBER
+from adanat.evaluation.archives import IMAGES_MEMBER, UNREADABLE
 from adanat.evaluation.chunks import FeatureStore
 from adanat.evaluation.extractors import FEATURES, Identity
 from adanat.evaluation.opening import open_images
@@ -167,7 +166,7 @@ def _members(path: Path) -> set[str]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return set(arrays.files)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read {path}: {error}") from error
 
 
@@ -202,7 +201,7 @@ def load_statistics(path: Path, identity: Identity, *, foreign: str | None) -> F
         with np.load(path, allow_pickle=False) as arrays:
             mean, covariance = arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
             record = json.loads(str(arrays["record"])) if "record" in arrays else None
-    except (OSError, KeyError, ValueError) as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read mu and sigma from {path}: {error}") from error
     if covariance.shape != (mean.size, mean.size) or mean.ndim != 1:
         raise DataError(

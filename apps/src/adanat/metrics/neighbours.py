@@ -117,8 +117,9 @@ def membership(
     recalled = torch.zeros(len(real), dtype=torch.bool)
     for rows, radii in zip(fake.split(batch_size), fake_radii.split(batch_size), strict=True):
         distances = torch.cdist(rows, real)
-        precise.append((distances <= real_radii).any(dim=1))
-        recalled |= (distances <= radii[:, None]).any(dim=0)
+        # The smallest difference says whether any is inside, several times faster than `any`.
+        precise.append((distances - real_radii).amin(dim=1) <= 0)
+        recalled |= (distances - radii[:, None]).amin(dim=0) <= 0
     return Membership(precise=torch.cat(precise).numpy(), recalled=recalled.numpy())
 
 
