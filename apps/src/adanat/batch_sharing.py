@@ -54,4 +54,5 @@ def own_share(engine: AccelerateEngine, rows: Tensor) -> Tensor:
     """
     share = -(-len(rows) // engine.num_processes)
     repeated = rows[-1:].expand(share * engine.num_processes - len(rows))
-    return torch.cat([rows, repeated]).split(share)[engine.process_index]
+    shares: tuple[Tensor, ...] = torch.cat([rows, repeated]).split(share)
+    return shares[engine.process_index]
