@@ -125,7 +125,7 @@ def _processes(engine: AccelerateEngine) -> Finding:
     message = torch.ones(_SENT_BYTES, dtype=torch.uint8, device=engine.device)
     seconds = _fastest(lambda: engine.gather(message), engine.device)
     rate = (engine.num_processes - 1) * _SENT_BYTES / seconds / 1e9
-    text = f"{engine.num_processes} by {backend} heard {numbers}; each receives {rate:.1f} GB/s"
+    text = f"{engine.num_processes} by {backend} heard {numbers}; each receives {rate:.2g} GB/s"
     return Finding("processes", numbers == list(range(engine.num_processes)), text)
 
 
