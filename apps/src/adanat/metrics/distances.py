@@ -185,7 +185,8 @@ class PrincipalComponents:
             )
         variances, vectors = np.linalg.eigh(statistics.covariance)
         rounding = variances[-1] * len(variances) * np.finfo(variances.dtype).eps
-        num_components = min(num_components, max(1, np.count_nonzero(variances > rounding)))
+        rank = max(1, int(np.count_nonzero(variances > rounding)))
+        num_components = min(num_components, rank)
         return cls(mean=statistics.mean, axes=vectors[:, ::-1][:, :num_components].copy())
 
     def project(self, features: FloatArray) -> FloatArray:
