@@ -1,17 +1,22 @@
 """The pipeline: pictures in one call, the same after saving, with errors that say what to do."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from adanat import NATPipeline
-from adanat.errors import AdanatError
+from adanat.cli import main
+from adanat.errors import AdanatError, StageError
 from adanat.metrics import to_uint8
-from natgen import NAT, NoiseSource, generate, published
+from adanat.recipes import get_recipe
+from adanat.run import Run
+from adanat.schedule_points import default_point
+from natgen import NAT, NATConfig, NoiseSource, generate, published
 from PIL import Image
 from torch import Tensor
+from vqtok import Tokenizer
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -193,3 +198,48 @@ def test_parts_must_fit(pipeline_by_class: NATPipeline, pipeline_by_text: NATPip
         NATPipeline(pipeline_by_class.tokenizer, other)
     with pytest.raises(ValueError, match="comes with a text encoder"):
         NATPipeline(pipeline_by_text.tokenizer, pipeline_by_text.generator)
+
+
+@pytest.fixture
+def run_without_policy(tmp_path: Path) -> Run:
+    """A run of the tiny recipe with a tokenizer and a transformer, both with random weights."""
+    run = Run(get_recipe("tiny"), tmp_path / "run")
+    tokenizer = Tokenizer(run.recipe.tokenizer.model)
+    sizes = {"codebook_size": tokenizer.codebook_size, "grid_size": tokenizer.grid_size}
+    nat = NAT(NATConfig(**sizes, embed_dim=16, depth=2, num_heads=2, num_classes=10))
+    with run.stages.tokenizer as stage:
+        tokenizer.save_pretrained(run.folder.tokenizer_model)
+        stage.finish({})
+    with run.stages.generator as stage:
+        nat.save_pretrained(run.folder.generator_model)
+        stage.finish({})
+    return run
+
+
+def test_a_run_needs_no_policy(
+    run_without_policy: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_without_policy
+    arguments = ["tiny", "--output-dir", str(run.output_dir), "--to", str(tmp_path / "saved")]
+    main(["export-pipeline", *arguments])
+    assert "no policy is trained yet: pictures follow the published" in capsys.readouterr().out
+    hand_made = NATPipeline.from_pretrained(tmp_path / "saved")
+    assert hand_made([3])[0].size == (run.recipe.data.image_size,) * 2
+    with pytest.raises(ValueError, match=r"no learned policy: .* finish `adanat train-policy` and"):
+        hand_made([3], policy="adaptive")
+
+    best = replace(default_point(3), sampling_temperature=0.3)
+    with run.stages.schedule as stage:
+        stage.finish({"best": asdict(best)})
+    tuned = NATPipeline.from_run(run)
+
+    def draw(policy: object) -> Tensor:
+        return tuned([3], policy=policy, generator=seeded(), output_type="tensor")
+
+    assert torch.equal(draw(None), draw(best.schedule()))
+    assert not torch.equal(draw(None), draw(published(3)))
+
+
+def test_a_run_needs_a_transformer(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"run `adanat train-tokenizer tiny"):
+        NATPipeline.from_run(Run(get_recipe("tiny"), tmp_path))

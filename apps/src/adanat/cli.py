@@ -89,7 +89,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "sample": Command("adanat.commands.pictures:sample", "Draw pictures from a finished run."),
         "export-pipeline": Command(
             "adanat.commands.pictures:export_pipeline",
-            "Save tokenizer, transformer and policy of a finished run as one folder for "
+            "Save tokenizer, transformer and policy, if there is one, of a run as one folder for "
             "NATPipeline.",
         ),
         "evaluate": Command(

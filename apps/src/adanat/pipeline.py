@@ -99,15 +99,19 @@ class NATPipeline:
     def from_run(cls, run: Run) -> Self:
         """The trained parts of a run, with the policy of its first seed and its tuned schedule.
 
+        Both may still be missing: the published schedule draws as soon as there is a transformer.
+
         Raises:
-            StageError: a stage is not finished.
+            StageError: the tokenizer or the transformer is not finished, or the folder holds work
+                of other settings.
         """
-        text = run.recipe.text
+        text, seed = run.recipe.text, run.recipe.policy.seeds[0]
+        is_tuned = run.stages.schedule.is_done()
         return cls(
             run.tokenizer(),
             run.nat(),
-            run.policy(run.recipe.policy.seeds[0]),
-            schedule=tuned_point(run).schedule().values,
+            run.policy(seed) if run.stages.policies[seed].is_done() else None,
+            schedule=tuned_point(run).schedule().values if is_tuned else None,
             text_encoder=None if text.encoder is None else run.text_encoder,
             encoder_source=None if text.encoder is None else (text.encoder, text.num_tokens),
         )
@@ -302,7 +306,10 @@ class NATPipeline:
     def _named(self, name: str, num_steps: int | None) -> DecodingPolicy:
         if name == "adaptive":
             if self.policy is None:
-                raise ValueError("this pipeline has no learned policy: take 'static' or 'maskgit'")
+                raise ValueError(
+                    "this pipeline has no learned policy: take 'static' or 'maskgit', or finish "
+                    "`adanat train-policy` and export the run again"
+                )
             return self.policy
         if name == "autonat":
             return autonat_l8()

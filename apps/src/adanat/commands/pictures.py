@@ -48,6 +48,14 @@ def export_pipeline(
     to: Annotated[Path, tyro.conf.arg(help="Folder of the pipeline.")],
     output_dir: OutputDir = None,
 ) -> None:
-    """Save tokenizer, transformer and policy of a finished run as one folder for NATPipeline."""
-    NATPipeline.from_run(open_run(recipe, output_dir)).save_pretrained(to)
+    """Save tokenizer, transformer and policy of a run as one folder for NATPipeline.
+
+    A run without a policy yet is saved without one: its pictures follow the hand-made schedule, or
+    the tuned one once `adanat search-schedule` is finished.
+    """
+    pipeline = NATPipeline.from_run(open_run(recipe, output_dir))
+    pipeline.save_pretrained(to)
+    if pipeline.policy is None:
+        schedule = "published" if pipeline.schedule is None else "tuned"
+        print(f"no policy is trained yet: pictures follow the {schedule} schedule")
     print(to)
