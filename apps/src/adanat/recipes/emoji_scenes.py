@@ -34,10 +34,13 @@ def emoji_scenes() -> Recipe:
         tokenizer=TokenizerRecipe(
             model=replace(
                 small(IMAGE_SIZE, downsample_factors=(2, 2, 2), base_channels=16),
-                dead_code_threshold=0.3,  # a batch has two tokens for each code
+                quantizer="fsq",  # learns colours sooner than a codebook of 512
+                fsq_levels=(7, 5, 5, 5, 5),
+                codebook_size=4375,
+                codebook_dim=5,
             ),
             training=TokenizerTrainingConfig(
-                learning_rate=1e-3,
+                learning_rate=5e-4,
                 warmup_steps=100,
                 total_steps=4000,
                 perceptual_weight=0.2,
