@@ -15,6 +15,7 @@ from adanat.evaluation.generators import GeneratedSource
 from adanat.evaluation.judged import open_judged
 from adanat.evaluation.options import SourceEvaluation
 from adanat.evaluation.processes import Processes, choose_device, join_processes
+from adanat.evaluation.reconstruction import ReconstructedSource
 from adanat.evaluation.references import RealImages
 from adanat.evaluation.results import EvaluationResult
 from adanat.evaluation.scoring import Figure, score
@@ -37,10 +38,11 @@ def evaluate_source(options: SourceEvaluation) -> EvaluationResult | None:
     device = choose_device()
     sources = open_judged(options, device)
     extractors = {name: load_extractor(name, options, device) for name in _names(options)}
+    reference = options.reference or _originals(sources)
     real = None
-    if options.reference is not None:
+    if reference is not None:
         real = RealImages(
-            options.reference, count=options.num_reference, foreign=options.statistics_protocol
+            reference, count=options.num_reference, foreign=options.statistics_protocol
         )
     with join_processes() as processes:
         judged = _collect_all(options, sources, extractors, real, processes)
@@ -59,11 +61,21 @@ def load_extractor(name: str, options: SourceEvaluation, device: torch.device) -
         return CleanExtractor.load(options.weights, device=device)
     if name == "adm":
         return AdmExtractor.load(options.weights, device=device)
+    if name == "pixels":
+        from adanat.evaluation.pixels import PixelExtractor  # loads torchmetrics
+
+        return PixelExtractor(device=device)
     if options.clip_dir is None:
         raise ValueError("clip-score needs a CLIP model: name its folder by --clip-dir")
     from adanat.evaluation.clip import ClipExtractor  # loads transformers, which takes seconds
 
     return ClipExtractor(options.clip_dir, device=device)
+
+
+def _originals(sources: Mapping[int, Source]) -> Source | None:
+    """The images behind reconstructions."""
+    first = next(iter(sources.values()))
+    return first.originals if isinstance(first, ReconstructedSource) else None
 
 
 def _names(options: SourceEvaluation) -> list[str]:

@@ -21,6 +21,8 @@ from adanat.metrics.features import FloatArray
 FEATURES = "features"
 LOGITS = "logits"
 SCORES = "scores"
+PSNR, SSIM, L1 = "psnr", "ssim", "l1"
+CODES, CODEBOOK_SIZE = "codes", "codebook_size"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Identity:
     """What features depend on beside the image; features of two identities are never compared.
 
     Attributes:
-        name: Short name: `lite2`, `clean`, `adm` or `clip`.
+        name: Short name: `lite2`, `clean`, `adm`, `clip` or `pixels`.
         network: Architecture and where its weights come from.
         resize: How an image of any size becomes the network's input.
     """

@@ -6,12 +6,23 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
 import torch
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+from vqtok import codebook_statistics
 
 from adanat.errors import DataError
 from adanat.evaluation.chunks import FeatureStore
-from adanat.evaluation.extractors import FEATURES, LOGITS, SCORES
+from adanat.evaluation.extractors import (
+    CODEBOOK_SIZE,
+    CODES,
+    FEATURES,
+    L1,
+    LOGITS,
+    PSNR,
+    SCORES,
+    SSIM,
+)
 from adanat.evaluation.references import ReferenceSide
 from adanat.metrics import (
     FeatureStatistics,
@@ -21,6 +32,7 @@ from adanat.metrics import (
     frechet_distance,
     kernel_distance,
     kernel_distance_interval,
+    mean_interval,
     membership,
     share_interval,
 )
@@ -38,6 +50,11 @@ MetricName = Literal[
     "density",
     "coverage",
     "clip-score",
+    "psnr",
+    "ssim",
+    "l1",
+    "codebook-usage",
+    "codebook-perplexity",
 ]
 ManifoldName = Literal["lite2", "clean", "adm"]
 IS_SPLITS = 10
@@ -170,6 +187,27 @@ def _ball_metric(
     )
 
 
+def _pixel_metric(output: str, protocol: str, better: Literal["lower", "higher"]) -> Metric:
+    return Metric(
+        extractor="pixels",
+        protocol=protocol,
+        better=better,
+        compares=None,
+        value=lambda sample: float(sample.store.read(output).mean(dtype=np.float64)),
+        interval=lambda sample, _: mean_interval(sample.store.read(output), seed=sample.seed),
+    )
+
+
+def _codebook_metric(name: str, protocol: str) -> Metric:
+    def value(sample: Sample) -> float:
+        codes = torch.from_numpy(sample.store.read(CODES))
+        return codebook_statistics(codes, int(sample.store.read(CODEBOOK_SIZE)[0]))[name]
+
+    return Metric(
+        extractor="pixels", protocol=protocol, better="higher", compares=None, value=value
+    )
+
+
 _BALLS = f"balls through neighbour {NEIGHBORHOOD}, arXiv 1904.06991"
 _DENSE = f"balls through neighbour {DENSITY_NEIGHBORHOOD}, arXiv 2002.09797"
 
@@ -205,6 +243,15 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             better="higher",
             compares=None,
             value=lambda sample: float(sample.store.read(SCORES).mean()),
+        ),
+        "psnr": _pixel_metric(PSNR, "dB, mean over images, torchmetrics", "higher"),
+        "ssim": _pixel_metric(
+            SSIM, "Gaussian window of 11 pixels, mean over images, torchmetrics", "higher"
+        ),
+        "l1": _pixel_metric(L1, "mean absolute error of pixels in [0, 1]", "lower"),
+        "codebook-usage": _codebook_metric("usage", "share of the codes that occur"),
+        "codebook-perplexity": _codebook_metric(
+            "perplexity", "exponential of the entropy of the codes' frequencies"
         ),
     }
 )

@@ -1,4 +1,4 @@
-"""What is judged: images that are given, or a generator's under its generation seeds."""
+"""What is judged: images that are given, those a tokenizer makes of them, or a generator's."""
 
 from pathlib import Path
 
@@ -9,7 +9,11 @@ from adanat.evaluation.generators import Conditions, GeneratedSource, balanced, 
 from adanat.evaluation.models import Models, holds_models, trained_text_encoder
 from adanat.evaluation.opening import open_images
 from adanat.evaluation.options import SourceEvaluation
+from adanat.evaluation.reconstruction import CroppedSource, ReconstructedSource, RunSplit
 from adanat.evaluation.sources import FirstOf, Source
+from adanat.evaluation.tokenizers import load_tokenizer
+from adanat.run_folder import RunFolder
+from adanat.runs import DONE_FILE
 from adanat.text import load_text_encoder
 
 DEFAULT_SAMPLES = 10_000
@@ -23,14 +27,15 @@ def open_judged(options: SourceEvaluation, device: torch.device) -> dict[int, So
         ValueError: Generation seeds for images that are given.
     """
     path = Path(options.source)
-    if not holds_models(path):
+    if options.reconstruct is not None or not holds_models(path):
         if len(options.seeds) > 1:
             raise ValueError(
                 f"seeds are {options.seeds}, but the images of {path} are given: seeds are for "
                 "folders of runs and pipelines"
             )
-        images = open_images(options.source)
-        return {0: images if options.num_samples is None else FirstOf(images, options.num_samples)}
+        if options.reconstruct is not None:
+            return {0: _reconstructed(options, options.reconstruct, device)}
+        return {0: _first(options, open_images(options.source))}
     models = Models.load(path, policy=options.policy, num_steps=options.num_steps, device=device)
     num_samples = DEFAULT_SAMPLES if options.num_samples is None else options.num_samples
     return {
@@ -43,6 +48,27 @@ def open_judged(options: SourceEvaluation, device: torch.device) -> dict[int, So
         )
         for seed in options.seeds
     }
+
+
+def _reconstructed(
+    options: SourceEvaluation, where: str, device: torch.device
+) -> ReconstructedSource:
+    """The images of the source, or of a run's split, after the tokenizer that is named."""
+    tokenizer = load_tokenizer(where, device)
+    path, size = Path(options.source), tokenizer.config.image_size
+    images: Source
+    if (RunFolder(path).data / DONE_FILE).is_file():
+        images = RunSplit(path, options.split, size)
+    else:
+        images = CroppedSource(open_images(options.source), size)
+    return ReconstructedSource(
+        _first(options, images), tokenizer, name=where, batch_size=options.batch_size
+    )
+
+
+def _first(options: SourceEvaluation, images: Source) -> Source:
+    """As many of the images as asked for."""
+    return images if options.num_samples is None else FirstOf(images, options.num_samples)
 
 
 def _conditions(

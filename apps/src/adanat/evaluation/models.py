@@ -1,7 +1,7 @@
 """The trained models behind generated images: of a run, or of a saved pipeline."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -103,10 +103,15 @@ class Models:
         elif isinstance(self.policy, GaussianPolicy):
             update(json.dumps(self.policy.spec.to_config(), sort_keys=True).encode())
             modules.append(self.policy)
-        for module in modules:
-            for name, tensor in module.state_dict().items():
-                update(name.encode())
-                update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        feed_weights(modules, update)
+
+
+def feed_weights(modules: Sequence[nn.Module], update: Callable[[bytes], None]) -> None:
+    """Hand all weights to a hash."""
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            update(name.encode())
+            update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
 def load_policy(
@@ -137,7 +142,7 @@ def load_policy(
     if name == STATIC_TUNED:
         return _searched(folder.schedule)["best"].schedule()
     if name == STATIC_SEARCHED:
-        return StaticSchedule(torch.tensor(_results(folder.static_search)["values"]))
+        return StaticSchedule(torch.tensor(stage_results(folder.static_search)["values"]))
     if name.startswith(tuned_at(0)[:-1]):
         points = _searched(folder.more_steps)
         if name not in points:
@@ -179,14 +184,14 @@ def _frozen(model: Network, device: torch.device) -> Network:
 
 def _searched(folder: Path) -> dict[str, SchedulePoint]:
     """The schedules that a search stage found: `best`, or by the names of the step counts."""
-    results = _results(folder)
+    results = stage_results(folder)
     if "best" in results:
         return {"best": SchedulePoint(**results["best"])}
     points = [SchedulePoint(**point) for point in results["points"]]
     return {tuned_at(point.num_steps): point for point in points}
 
 
-def _results(folder: Path) -> dict[str, Any]:
+def stage_results(folder: Path) -> dict[str, Any]:
     """What a finished stage left."""
     path = folder / DONE_FILE
     if not path.is_file():

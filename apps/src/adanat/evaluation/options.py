@@ -19,10 +19,19 @@ class SourceEvaluation:
     images, an .npz with arr_0 (ADM's layout), or webdataset shards (a .tar, a folder of them, or a
     quoted pattern such as 'data/test-*.tar')."""
     reference: str | None = None
-    """Real images, named in the same ways, or an .npz with mu and sigma."""
+    """Real images, named in the same ways, or an .npz with mu and sigma. Default with
+    --reconstruct: the images themselves, as the tokenizer is given them."""
+    reconstruct: str | None = None
+    """Judge what this tokenizer makes of the images of SOURCE (rFID): a run folder, a saved
+    pipeline, a folder of save_pretrained, or a published file as vqgan:FILE, open-muse:FILE or
+    llamagen:FILE. Of a run folder as SOURCE, the images of --split; others are cropped to the
+    tokenizer's size as ADM does."""
+    split: Literal["fit", "validation", "test"] = "test"
+    """Of a run folder whose images are reconstructed."""
     metrics: tuple[MetricName, ...] = ("lite2", "precision", "recall")
     """Figures: fid and kid (clean-fid's protocol), fid-adm and inception-score (ADM's), lite2 and
-    lite2-kid (offline, never called FID), precision, recall, density, coverage, clip-score."""
+    lite2-kid (offline, never called FID), precision, recall, density, coverage, clip-score; with
+    --reconstruct also psnr, ssim, l1, codebook-usage, codebook-perplexity."""
     output: Path
     """The JSON file of results."""
     manifold: ManifoldName = "lite2"
@@ -32,7 +41,7 @@ class SourceEvaluation:
     statistics_protocol: ManifoldName = "adm"
     """How a --reference file was made that has mu and sigma but does not say so itself."""
     num_samples: int | None = None
-    """Images judged. Default: all that are given; 10,000 of a run or pipeline."""
+    """Images judged. Default: all that are given; 10,000 drawn by a run or pipeline."""
     num_reference: int | None = None
     """Real images used, the first ones. Default: all."""
     policy: str = "adaptive"
@@ -74,9 +83,15 @@ class SourceEvaluation:
             if (count := getattr(self, name)) is not None and count < 1:
                 raise ValueError(f"{name} is {count}; it must be at least 1")
         missing = [name for name in self.metrics if METRICS[name].compares is not None]
-        if missing and self.reference is None:
+        if missing and self.reference is None and self.reconstruct is None:
             raise ValueError(
                 f"{', '.join(missing)} compare with real images: name them by --reference"
+            )
+        pairs = [name for name in self.metrics if METRICS[name].extractor == "pixels"]
+        if pairs and self.reconstruct is None:
+            raise ValueError(
+                f"{', '.join(pairs)} compare images with their reconstructions: name a tokenizer "
+                "by --reconstruct"
             )
         if "clip-score" in self.metrics and self.clip_dir is None:
             raise ValueError("clip-score needs a CLIP model: name its folder by --clip-dir")

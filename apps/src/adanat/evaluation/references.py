@@ -83,7 +83,7 @@ class RealImages:
     """The real side as the user names it: images, statistics, or (as ADM has it) both in one file.
 
     Args:
-        where: As `open_images` takes it, or an `.npz` with `mu` and `sigma`.
+        where: As `open_images` takes it, an `.npz` with `mu` and `sigma`, or images already open.
         count: Only the first images are used; None for all. Statistics in a file stay as they are.
         foreign: Name of the extractor behind statistics that do not say so themselves.
 
@@ -91,14 +91,14 @@ class RealImages:
         DataError: There is nothing of the kind.
     """
 
-    def __init__(self, where: str, *, count: int | None, foreign: str) -> None:
-        self._where, self._foreign = where, foreign
-        path = Path(where)
-        members = _members(path)
-        self._statistics = path if {"mu", "sigma"} <= members else None
+    def __init__(self, where: str | Source, *, count: int | None, foreign: str) -> None:
+        self._where = where if isinstance(where, str) else where.description
+        self._foreign = foreign
+        members = _members(Path(where)) if isinstance(where, str) else set()
+        self._statistics = Path(self._where) if {"mu", "sigma"} <= members else None
         self.images: Source | None = None
         if self._statistics is None or IMAGES_MEMBER in members:
-            images = open_images(where)
+            images = open_images(where) if isinstance(where, str) else where
             self.images = images if count is None else FirstOf(images, count)
 
     @property

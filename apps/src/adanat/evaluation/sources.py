@@ -16,6 +16,16 @@ from adanat.errors import DataError
 ImageArray = NDArray[np.uint8]
 
 
+class Origin(NamedTuple):
+    """What a tokenizer made an image from."""
+
+    image: ImageArray
+    """(H, W, 3) uint8, of the same size."""
+    codes: NDArray[np.int64]
+    """(number of codes of an image,)."""
+    codebook_size: int
+
+
 class Item(NamedTuple):
     """One image with what is known about it."""
 
@@ -23,6 +33,8 @@ class Item(NamedTuple):
     """(H, W, 3) uint8."""
     label: int | None = None
     caption: str | None = None
+    origin: Origin | None = None
+    """Of a reconstruction."""
 
 
 class Source(Protocol):

@@ -1,6 +1,6 @@
 """Metrics of generated images: distances on pooled features, and intervals over seeds."""
 
-from adanat.metrics.bootstrap import kernel_distance_interval, share_interval
+from adanat.metrics.bootstrap import kernel_distance_interval, mean_interval, share_interval
 from adanat.metrics.classifier import (
     Classifier,
     ClassifierConfig,
@@ -66,6 +66,7 @@ __all__ = [
     "gap_share",
     "kernel_distance",
     "kernel_distance_interval",
+    "mean_interval",
     "membership",
     "nearest_neighbours",
     "neighbour_distances",

@@ -35,6 +35,22 @@ def share_interval(
     return _percentiles(counts / len(inside), float(inside.mean()), len(inside), confidence)
 
 
+def mean_interval(
+    values: FloatArray, *, seed: int, num_resamples: int = 1000, confidence: float = 0.95
+) -> Interval:
+    """Percentile interval of a mean over images (PSNR, SSIM) over resampled images.
+
+    Args:
+        values: float (N,), one an image.
+        seed: Seed of the resampling.
+        num_resamples: Resamples, at least 2.
+        confidence: Coverage, in (0, 1).
+    """
+    generator, exact = np.random.default_rng(seed), values.astype(np.float64)
+    means = [generator.choice(exact, size=len(exact)).mean() for _ in range(num_resamples)]
+    return _percentiles(np.array(means), float(exact.mean()), len(exact), confidence)
+
+
 def kernel_distance_interval(
     generated: FloatArray,
     reference: FloatArray,
