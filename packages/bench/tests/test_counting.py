@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from natbench import PRESETS, Calibration, Work, calibrate, count_work, peak_memory
+from natbench import PRESETS, Calibration, Work, calibrate, count_work
 from natgen import NAT
 from torch.nn import functional as F
 
