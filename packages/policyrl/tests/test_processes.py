@@ -121,8 +121,8 @@ def _worker(rank, folder, early):
 @pytest.mark.parametrize("early", [False, True])
 def test_two_processes_train_as_one(tmp_path, early):
     whole = _train(False, early)
-    # Forked, so that nothing is imported again; one thread each, which forking asks for.
-    mp.start_processes(_worker, (str(tmp_path), early), nprocs=2, start_method="fork")
+    # Spawned: after a fork PyTorch refuses a backward pass if another test had threads for one.
+    mp.start_processes(_worker, (str(tmp_path), early), nprocs=2, start_method="spawn")
     halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for update in range(2):
         joined = [number for half in halves for number in half["episodes"][update]]
