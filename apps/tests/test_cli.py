@@ -38,7 +38,8 @@ def test_the_list_of_commands_needs_no_pytorch():
 
 
 @pytest.mark.parametrize(
-    "modules", ["natgen, vqtok, policyrl, advreward", "adanat.commands.stages"]
+    "modules",
+    ["natgen, vqtok, policyrl, advreward", "adanat.commands.stages", "adanat.evaluation.commands"],
 )
 def test_slow_libraries_wait_until_they_are_used(modules):
     _, imported = printed_and_imported(f"import {modules}")

@@ -249,7 +249,7 @@ def test_time_is_told_by_its_parts(run_folder, tmp_path, real_images):
     parts = result.seconds
     assert set(parts) == {
         *("transformer", "policy", "decoder", "drawing", "reading", "features", "saving"),
-        *("counting", "scores", "rest"),
+        *("scores", "rest"),
     }
     assert min(parts.values()) > 0
     # Nothing is told twice or left out; what follows is the writing of the results.

@@ -7,7 +7,6 @@ from typing import Annotated
 import tyro
 
 from adanat.evaluation.comparison import COSTS, read_entries
-from adanat.evaluation.comparison_tables import Comparison
 from adanat.evaluation.evaluate import evaluate_source
 from adanat.evaluation.options import SourceEvaluation
 from adanat.recipes import RECIPES
@@ -49,6 +48,8 @@ def compare(
     ] = None,
 ) -> None:
     """Policies and step counts side by side: quality against cost, as tables and a figure."""
+    from adanat.evaluation.comparison_tables import Comparison  # with matplotlib
+
     comparison = Comparison(read_entries(results), metric=metric, baseline=baseline)
     comparison.write(output_dir, cost=cost)
     print(f"{comparison.markdown()}\ntables and figure: {output_dir}")

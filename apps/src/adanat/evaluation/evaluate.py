@@ -171,6 +171,7 @@ def _score_all(options: SourceEvaluation, judged: _Judged, began: float) -> Eval
     collected = time.perf_counter()
     cost = measure_cost(generated, times) if generated else None
     counted = time.perf_counter()
+    measuring = counted - collected  # a batch drawn twice
     samples = {
         name: _samples(extractor, options, judged) for name, extractor in judged.extractors.items()
     }
@@ -190,8 +191,7 @@ def _score_all(options: SourceEvaluation, judged: _Judged, began: float) -> Eval
         figures=figures,
         cost=cost.to_json() if cost else None,
         seconds={
-            **_by_part(times, judged.real_collection.times, cost),
-            "counting": counted - collected,
+            **_by_part(times, judged.real_collection.times, cost, measuring),
             "scores": scored - counted,
             "rest": collected - began - own,
         },
@@ -203,7 +203,9 @@ def _score_all(options: SourceEvaluation, judged: _Judged, began: float) -> Eval
     return result
 
 
-def _by_part(times: Times, real: Times, cost: CostPerImage | None) -> dict[str, float]:
+def _by_part(
+    times: Times, real: Times, cost: CostPerImage | None, measuring: float
+) -> dict[str, float]:
     """Seconds of all images; generation is divided as one batch was measured to be."""
     found = {"features": times.features + real.features, "saving": times.saving + real.saving}
     if cost is None:
@@ -214,7 +216,8 @@ def _by_part(times: Times, real: Times, cost: CostPerImage | None) -> dict[str, 
         "decoder": cost.decoder_time_share,
     }
     shares["drawing"] = 1 - sum(shares.values())
-    generation = {name: share * times.reading for name, share in shares.items()}
+    seconds = times.reading + measuring
+    generation = {name: share * seconds for name, share in shares.items()}
     return {**generation, "reading": real.reading, **found}
 
 

@@ -10,8 +10,7 @@ import torch
 from advreward import efficientnet_lite
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
-from torch import Tensor
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch import Tensor, nn
 
 from adanat.evaluation.sources import Item
 from adanat.evaluation.weights import ADM_INCEPTION, CLEAN_INCEPTION, fetch_weights
@@ -149,16 +148,20 @@ class AdmExtractor:
         return _by_shape(items, outputs)
 
 
-def adm_inception(path: Path) -> FeatureExtractorInceptionV3:
+def adm_inception(path: Path) -> nn.Module:
     """torch-fidelity's Inception with weights whose hash the caller has checked.
 
     The library unpickles the file freely, which is why no other file may come here.
     """
-    return FeatureExtractorInceptionV3(
+    # Brings torchvision, which imports PyTorch's compiler.
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    network: nn.Module = FeatureExtractorInceptionV3(
         "inception-v3-compat",
         ["2048", "logits_unbiased"],
         feature_extractor_weights_path=str(path),
     )
+    return network
 
 
 def _by_shape(

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 from vqtok import codebook_statistics
 
 from adanat.errors import DataError
@@ -136,15 +135,17 @@ def _frechet(sample: Sample) -> float:
 
 
 def _inception_score(sample: Sample) -> float:
+    from torch_fidelity import metric_isc  # with torchvision, which imports PyTorch's compiler
+
     if sample.store.num_images < IS_SPLITS:
         raise DataError(
             f"the Inception Score is a mean over {IS_SPLITS} splits: {sample.store.num_images} "
             "images are too few"
         )
-    found = isc_features_to_metric(
+    found = metric_isc.isc_features_to_metric(
         torch.from_numpy(sample.store.read(LOGITS)), splits=IS_SPLITS, rng_seed=sample.seed
     )
-    return float(found[KEY_METRIC_ISC_MEAN])
+    return float(found[metric_isc.KEY_METRIC_ISC_MEAN])
 
 
 def _frechet_metric(extractor: str) -> Metric:

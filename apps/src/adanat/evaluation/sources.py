@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from cleanfid.utils import EXTENSIONS
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -69,6 +68,8 @@ class FolderSource:
     """
 
     def __init__(self, folder: Path) -> None:
+        from cleanfid.utils import EXTENSIONS  # with torchvision, which imports PyTorch's compiler
+
         self._folder = folder
         endings = {f".{ending.lower()}" for ending in EXTENSIONS if ending != "npy"}
         self._paths = sorted(
