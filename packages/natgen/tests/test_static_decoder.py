@@ -39,6 +39,14 @@ def test_text_conditions(text_model):
     assert torch.equal(found, expected(text_model, published(3), context, indices))
 
 
+def test_text_conditions_come_in_the_encoders_precision_whatever_the_models(text_model):
+    context, indices = torch.randn(2, 3, 6), torch.arange(2)
+    model = text_model.to(torch.bfloat16)
+    static = StaticDecoder(model, published(3), batch_size=2, noise=NOISE)
+    for decode in (static, lambda given, keys: expected(model, published(3), given, keys)):
+        assert torch.equal(decode(context, indices), decode(context.bfloat16(), indices))
+
+
 def test_the_first_pass_may_be_kept_and_the_others_have_one_shape(class_model):
     rows = []
 

@@ -79,8 +79,8 @@ class TextCondition(nn.Module):
         self.register_buffer("null_context", torch.zeros(num_context_tokens, context_dim))
 
     def forward(self, context: Tensor) -> Tensor:
-        """Context (B, N, C) -> (B, N, D)."""
-        out: Tensor = self.projection(context)
+        """Context (B, N, C), in any precision -> (B, N, D) in the weights'."""
+        out: Tensor = self.projection(context.to(self.projection.weight.dtype))
         return out
 
     def null(self, batch_size: int) -> Tensor:
