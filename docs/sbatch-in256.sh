@@ -1,6 +1,7 @@
 #!/bin/bash
-# Two nodes of eight GPUs for in256: `sbatch docs/sbatch-in256.sh`. Submit it once; the job goes on
-# by itself after time limits, preemption and failures (ten at most) until the policy is trained.
+# Two nodes of eight GPUs for in256: `sbatch docs/sbatch-in256.sh`, from a shell in which the
+# project's environment is active. Submit it once; the job goes on by itself after time limits,
+# preemption and failures (ten at most) until the policy is trained.
 #SBATCH --job-name=adanat-in256
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -17,12 +18,13 @@ DATA=${DATA:?the folder that adanat prepare imagenet has made}
 RUN=${RUN:?the run folder, on a disk that all nodes share}
 HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
-# SIGTERM: every training stage finishes its step, saves and exits with 143 (128 + 15).
+# SIGTERM: every training stage finishes its step, saves and exits with 143 (128 + 15). It must not
+# go to srun, which turns it into SIGKILL for its tasks: scancel sends it to all of their processes.
 # torchrun itself then exits with another code, so what to do is decided here, by the signal.
 # torchrun would kill the workers after 30 seconds; a policy's update may take longer.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=480 # seconds, of the 600 above; older PyTorch ignores it
 stopped=0
-trap 'stopped=1; kill -TERM "$STEP" 2>/dev/null' TERM
+trap 'stopped=1; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 
 # A worker that dies is started again from the last checkpoint, at most ten times (--max-restarts).
 srun --kill-on-bad-exit=1 torchrun \

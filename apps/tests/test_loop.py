@@ -181,6 +181,21 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     assert complete_steps(tmp_path / "checkpoints") == []
 
 
+def test_a_second_sigterm_changes_nothing(tmp_path: Path) -> None:
+    def interrupt(step: int) -> None:  # Slurm signals every process, torchrun its workers again
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)  # not to kill the tests
+    try:
+        with pytest.raises(SystemExit) as caught:
+            _train(tmp_path, before=interrupt)
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+    assert caught.value.code == 143
+    assert complete_steps(tmp_path / "checkpoints") == [1]
+
+
 def test_a_finished_run_only_loads_its_state(tmp_path: Path, unbroken: Path) -> None:
     def never(step: int) -> None:
         raise AssertionError(step)

@@ -8,11 +8,21 @@ from pathlib import Path
 
 import pytest
 
+# Like the real one, srun kills its tasks when it gets SIGTERM; scancel's signals reach them.
 SRUN = """#!/bin/bash
-trap 'sleep 0.2; echo saved >> "$LOG"; exit 1' TERM
-echo "started $*" >> "$LOG"
-while [[ $ENDS_WITH == signal ]]; do sleep 0.05; done
-exit "$ENDS_WITH"
+(
+  trap 'sleep 0.2; echo saved >> "$LOG"; exit 1' TERM
+  echo "$BASHPID" > "$LOG.task"
+  echo "started $*" >> "$LOG"
+  while [[ $ENDS_WITH == signal ]]; do sleep 0.05; done
+  exit "$ENDS_WITH"
+) &
+task=$!
+trap 'kill -KILL $task' TERM
+wait $task
+"""
+SCANCEL = """#!/bin/bash
+[[ $* == "--signal=TERM 7" ]] && kill -TERM "$(cat "$LOG.task")"
 """
 SCONTROL = """#!/bin/bash
 if [[ $1 == show ]]; then echo node-1; echo node-2; else echo "$*" >> "$LOG"; fi
@@ -25,7 +35,7 @@ class Job:
     def __init__(self, script: Path, folder: Path, ends_with: str, restarts: int = 0) -> None:
         self._log = folder / "log"
         self._log.touch()
-        for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        for name, text in (("srun", SRUN), ("scancel", SCANCEL), ("scontrol", SCONTROL)):
             (folder / name).write_text(text)
             (folder / name).chmod(0o755)
         self.process = subprocess.Popen(

@@ -77,7 +77,8 @@ def train_loop(
     and TensorBoard. A finished run does nothing but load its last state.
 
     On Ctrl-C or SIGTERM the current step is finished and saved, then the process exits with 130
-    or 143; a second signal stops at once.
+    or 143. A second Ctrl-C stops at once; a second SIGTERM changes nothing, because Slurm sends one
+    to all processes of a job and torchrun another to its workers.
 
     Several processes run the loop together, each step at the same time: scalars are averaged over
     them, a signal to one stops all, and the main one writes. Its checkpoint holds the random states
@@ -267,15 +268,15 @@ def _set_random_states(states: Mapping[str, Any], step: int, engine: AccelerateE
 
 @contextmanager
 def _stop_signal() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in the list that it yields; a second one acts at once."""
+    """Collect SIGINT and SIGTERM in the list that it yields; a second SIGINT acts at once."""
     received: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
 
     def note(number: int, frame: FrameType | None) -> None:
+        if not received:
+            print("stopping after this step; Ctrl-C stops at once", file=sys.stderr)
         received.append(number)
-        print("stopping after this step; once more stops at once", file=sys.stderr)
-        for each in signals:
-            signal.signal(each, earlier[each])
+        signal.signal(signal.SIGINT, earlier[signal.SIGINT])
 
     if threading.current_thread() is not threading.main_thread():  # only it may set handlers
         yield received
