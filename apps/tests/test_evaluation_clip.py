@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from adanat.errors import DataError, StorageError
+from adanat.evaluation.chunks import FeatureStore
 from adanat.evaluation.clip import ClipExtractor
 from adanat.evaluation.extractors import SCORES
+from adanat.evaluation.figures import METRICS, Sample
 from adanat.evaluation.sources import Item
 from PIL import Image
 from transformers import (
@@ -75,3 +77,13 @@ def test_an_image_without_caption_and_a_folder_without_model_are_refused(folder,
         ClipExtractor(folder, device=CPU)([Item(IMAGES[0])])
     with pytest.raises(StorageError, match=r"has no model\.safetensors"):
         ClipExtractor(tmp_path, device=CPU)
+
+
+def test_the_figure_is_the_mean_with_the_interval_of_resampled_images(tmp_path):
+    scores = np.array([10, 20, 30, 36], dtype=np.float32)
+    store = FeatureStore(tmp_path, num_images=4, chunk_size=4)
+    store.write(0, {SCORES: scores})
+    sample, metric = Sample(store=store, reference=None, seed=0), METRICS["clip-score"]
+    found = metric.interval(sample, metric.value(sample))
+    assert metric.value(sample) == found.mean == 24
+    assert 10 < found.low < 24 < found.high < 36

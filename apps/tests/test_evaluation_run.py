@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -12,20 +13,22 @@ import torch
 from adanat.checkpoints import atomic_write_json
 from adanat.cli import main
 from adanat.errors import DataError, StageError, StorageError
-from adanat.evaluation import SourceEvaluation, evaluate_source, names_path
+from adanat.evaluation import SourceEvaluation, evaluate_source, models, names_path
 from adanat.evaluation.chunks import Times, collect
 from adanat.evaluation.comparison import Entry, Score, gain, read_entries
 from adanat.evaluation.comparison_tables import Comparison
 from adanat.evaluation.cost import measure_cost
 from adanat.evaluation.extractors import FEATURES, Identity
+from adanat.evaluation.figures import METRICS, key_of
 from adanat.evaluation.generators import GeneratedSource, balanced, captioned, random
 from adanat.evaluation.models import Models, load_policy
-from adanat.evaluation.processes import Processes
+from adanat.evaluation.processes import Processes, join_processes
 from adanat.evaluation.results import EvaluationResult
 from adanat.run_folder import RunFolder
 from adanat.text import HashedTextEncoder
 from natgen import NAT, NATConfig, published
 from policyrl import GaussianPolicy, PolicyNetwork, PolicyNetworkConfig, decoding_spec
+from torch import distributed
 from vqtok import Tokenizer, TokenizerConfig
 
 CPU = torch.device("cpu")
@@ -112,6 +115,16 @@ def test_keys_tell_policies_of_equal_weights_but_another_prior_apart(run_folder)
     source, other = source_of(run_folder), source_of(run_folder)
     other.models.policy.spec.prior[0, 2] *= 1.01
     assert source.key != other.key
+
+
+def test_keys_tell_versions_of_the_libraries_apart(run_folder, monkeypatch):
+    key = source_of(run_folder).key
+    for changed in ("torch", "natgen"):
+        with monkeypatch.context() as patch:
+            patch.setattr(models, "version", lambda name, c=changed: "9.9" if name == c else "1")
+            found = source_of(run_folder).key
+        assert found != key
+        key = found
 
 
 def test_the_balanced_plan_says_how_many_each_class_has():
@@ -296,6 +309,18 @@ def test_what_the_reference_cannot_give_is_said_before_any_image_is_drawn(run_fo
     assert not list(wanted.cache.rglob("chunk-*"))
 
 
+def test_processes_wait_for_one_another_longer_than_half_an_hour(monkeypatch):
+    """The library's default, which one with all the missing chunks may need longer than."""
+    seen = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "init_process_group", lambda _, **given: seen.update(given))
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+    with join_processes() as found:
+        assert found == Processes(1, 2)
+    assert seen["timeout"] > timedelta(days=1)
+
+
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(run_folder, tmp_path, real_images):
     def run(launcher, name):
@@ -395,6 +420,19 @@ def test_a_gain_is_an_improvement_whichever_way_is_better(metric, sign):
     assert found.mean == pytest.approx(sign * 0.15)
 
 
+def test_gains_know_the_better_direction_of_every_figure():
+    for name, metric in METRICS.items():
+        one, two = (
+            Score(value=v, by_seed={"0": v, "1": v}, low=None, high=None, basis="") for v in (1, 2)
+        )
+        first, second = (
+            Entry(name="", family="", num_steps=4, scores={key_of(name, "lite2"): s}, cost={})
+            for s in (one, two)
+        )
+        found = gain(first, second, key_of(name, "lite2"))
+        assert (found.mean > 0) == (metric.better == "higher"), name
+
+
 def test_recipes_and_paths_share_one_command(run_folder, tmp_path, real_images, capsys):
     assert not names_path(["tiny", "--output-dir", "x"])
     assert not names_path(["--help"])
@@ -421,6 +459,8 @@ def test_options_that_contradict_one_another_are_refused(run_folder, tmp_path, r
         options(run_folder, tmp_path, metrics=("lite2",), reference=None)
     with pytest.raises(ValueError, match="num_samples is 0"):
         options(run_folder, tmp_path, num_samples=0)
+    with pytest.raises(ValueError, match=r"seeds are \(0, 1, 0\); each counts once"):
+        options(run_folder, tmp_path, seeds=(0, 1, 0))
     with pytest.raises(ValueError, match="--clip-dir"):
         options(run_folder, tmp_path, metrics=("clip-score",))
     with pytest.raises(ValueError, match="seeds are for folders of runs"):

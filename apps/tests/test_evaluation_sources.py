@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -90,6 +91,10 @@ def test_shards_by_pattern_carry_captions(tmp_path):
 def test_shards_are_named_as_webdataset_names_them(tmp_path):
     shards = write_shards(tmp_path / "shards")
     assert len(open_images(str(shards / "part-{0..1}.tar"))) == 7
+    write_shards(tmp_path / "more")
+    both = open_images(str(tmp_path / "{shards,more}" / "part-1.tar"))
+    assert len(both) == 6
+    assert both.key != open_images(str(shards / "part-1.tar")).key
     with pytest.raises(DataError, match=r"no shard matches .*other-\*\.tar"):
         open_images(str(shards / "other-*.tar"))
     with pytest.raises(DataError, match=r"part-2\.tar cannot be read"):
@@ -107,6 +112,16 @@ def test_the_key_follows_the_content(tmp_path):
     assert open_images(str(first)).key == open_images(str(second)).key
     (second / "class-0" / "0.png").write_bytes(png(IMAGES[1]))
     assert open_images(str(first)).key != open_images(str(second)).key
+
+
+def test_a_changed_caption_is_other_content(tmp_path):
+    folder = write_folder(tmp_path)
+    bare = open_images(str(folder)).key
+    caption = folder / "class-0" / "1.txt"
+    caption.write_text("a shoe")
+    before = open_images(str(folder)).key
+    caption.write_text("a boot")
+    assert len({bare, before, open_images(str(folder)).key}) == 3
 
 
 def test_a_part_has_a_key_of_its_own_and_an_end(tmp_path):
@@ -160,6 +175,13 @@ def test_saved_images_are_read_back(tmp_path):
     assert archive.has(0, 7)
     with pytest.raises(StageError, match="another source's"):
         PngSink(tmp_path / "pngs", "another key")
+
+
+def test_processes_may_claim_a_place_at_once(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(20):
+            list(pool.map(PngSink, [tmp_path / str(turn)] * 8, ["key"] * 8))
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".source"}
 
 
 def test_an_archive_with_a_gap_is_not_written(tmp_path):

@@ -130,7 +130,7 @@ class ShardSource:
 
     @cached_property
     def key(self) -> str:
-        return hash_files(self._shards, self._shards[0].parent)
+        return hash_files(self._shards, Path(os.path.commonpath([s.parent for s in self._shards])))
 
     def __len__(self) -> int:
         return len(self._samples)

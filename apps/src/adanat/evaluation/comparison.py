@@ -22,6 +22,10 @@ COSTS: Mapping[str, str] = {
     "policy_time_share": "policy's share of the time",
 }
 """Columns of cost with their headings, in the order of the tables."""
+_HIGHER_IS_BETTER = (
+    *("precision", "recall", "density", "coverage", "score"),
+    *("psnr", "ssim", "usage", "perplexity"),
+)
 _STEPS = re.compile(r"_T\d+$")
 
 
@@ -99,7 +103,7 @@ def gain(baseline: Entry, entry: Entry, metric: str) -> Interval | None:
 
 
 def _higher_is_better(key: str) -> bool:
-    return key.endswith(("precision", "recall", "density", "coverage", "score"))
+    return key.endswith(_HIGHER_IS_BETTER)
 
 
 def _of_file(path: Path) -> Entry:

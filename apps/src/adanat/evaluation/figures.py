@@ -188,9 +188,11 @@ def _ball_metric(
     )
 
 
-def _pixel_metric(output: str, protocol: str, better: Literal["lower", "higher"]) -> Metric:
+def _mean_metric(
+    extractor: str, output: str, protocol: str, better: Literal["lower", "higher"]
+) -> Metric:
     return Metric(
-        extractor="pixels",
+        extractor=extractor,
         protocol=protocol,
         better=better,
         compares=None,
@@ -238,18 +240,17 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         ),
         "density": _ball_metric(_DENSE, lambda sample: sample.density_coverage[0]),
         "coverage": _ball_metric(_DENSE, lambda sample: sample.density_coverage[1]),
-        "clip-score": Metric(
-            extractor="clip",
-            protocol="mean of 100 max(cos(image, caption), 0), no prompt, after arXiv 2104.08718",
-            better="higher",
-            compares=None,
-            value=lambda sample: float(sample.store.read(SCORES).mean()),
+        "clip-score": _mean_metric(
+            "clip",
+            SCORES,
+            "mean of 100 max(cos(image, caption), 0), no prompt, after arXiv 2104.08718",
+            "higher",
         ),
-        "psnr": _pixel_metric(PSNR, "dB, mean over images, torchmetrics", "higher"),
-        "ssim": _pixel_metric(
-            SSIM, "Gaussian window of 11 pixels, mean over images, torchmetrics", "higher"
+        "psnr": _mean_metric("pixels", PSNR, "dB, mean over images, torchmetrics", "higher"),
+        "ssim": _mean_metric(
+            "pixels", SSIM, "Gaussian window of 11 pixels, mean over images, torchmetrics", "higher"
         ),
-        "l1": _pixel_metric(L1, "mean absolute error of pixels in [0, 1]", "lower"),
+        "l1": _mean_metric("pixels", L1, "mean absolute error of pixels in [0, 1]", "lower"),
         "codebook-usage": _codebook_metric("usage", "share of the codes that occur"),
         "codebook-perplexity": _codebook_metric(
             "perplexity", "exponential of the entropy of the codes' frequencies"

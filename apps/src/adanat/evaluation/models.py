@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,10 +108,11 @@ class Models:
 
 
 def feed_weights(modules: Sequence[nn.Module], update: Callable[[bytes], None]) -> None:
-    """Hand all weights to a hash."""
+    """Hand all weights to a hash, with the libraries and devices that may make other images."""
+    update(repr([version(name) for name in ("natgen", "policyrl", "torch", "vqtok")]).encode())
     for module in modules:
         for name, tensor in module.state_dict().items():
-            update(name.encode())
+            update(f"{name} {tensor.device.type}".encode())
             update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 

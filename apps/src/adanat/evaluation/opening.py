@@ -28,7 +28,7 @@ def open_images(where: str) -> Source:
         if path.suffix == ".tar":
             return ShardSource([path])
         raise DataError(f"{path} is neither a folder nor an .npz nor a .tar file")
-    if any(mark in path.name for mark in "*?[{"):
+    if any(mark in where for mark in "*?[{"):
         return ShardSource([Path(shard) for shard in expand_shards([where])])
     raise DataError(
         f"there is no {where}: name a folder of images, an .npz with arr_0, a .tar shard, or a "

@@ -77,6 +77,8 @@ class SourceEvaluation:
     def __post_init__(self) -> None:
         if not self.metrics or not self.seeds:
             raise ValueError("metrics and seeds need at least one entry each")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds are {self.seeds}; each counts once: name others")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1")
         for name in ("num_samples", "num_reference"):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import distributed
@@ -38,7 +39,8 @@ def join_processes() -> Iterator[Processes]:
     if count == 1:
         yield Processes()
         return
-    distributed.init_process_group("gloo")
+    # After an interruption one may have all the work left, and the others wait for it.
+    distributed.init_process_group("gloo", timeout=timedelta(days=7))
     try:
         yield Processes(distributed.get_rank(), count)
     finally:

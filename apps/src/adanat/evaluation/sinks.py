@@ -1,6 +1,7 @@
 """Images kept for other people's evaluators: PNG files, or one archive in ADM's layout."""
 
 import os
+import secrets
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -114,7 +115,10 @@ class NpzSink:
 def _claim(marker: Path, key: str) -> None:
     """Note whose images these are, or refuse if they are another source's."""
     if not marker.is_file():
-        atomic_write_text(marker, key)
+        # All processes come at once: each writes under a name of its own.
+        whole = marker.with_name(f".{secrets.token_hex(4)}{marker.name}")
+        atomic_write_text(whole, key)
+        whole.replace(marker)
     elif marker.read_text() != key:
         raise StageError(
             f"{marker} says that the images beside it are another source's: name another place"

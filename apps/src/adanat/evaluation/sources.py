@@ -88,7 +88,8 @@ class FolderSource:
 
     @cached_property
     def key(self) -> str:
-        return hash_files(self._paths, self._folder)
+        captions = [caption for path in self._paths if (caption := _caption(path)).is_file()]
+        return hash_files([*self._paths, *captions], self._folder)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -100,12 +101,16 @@ class FolderSource:
                     pixels = np.asarray(image.convert("RGB"))
             except (OSError, UnidentifiedImageError) as error:
                 raise DataError(f"cannot read the image {path}: {error}") from error
-            caption = path.with_suffix(".txt")
+            caption = _caption(path)
             yield Item(
                 pixels,
                 self._labels.get(str(path.parent)),
                 caption.read_text(encoding="utf-8").strip() if caption.is_file() else None,
             )
+
+
+def _caption(image: Path) -> Path:
+    return image.with_suffix(".txt")
 
 
 class FirstOf:
