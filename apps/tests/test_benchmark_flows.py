@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from adanat.commands.benchmarks import train
 from adanat.commands.flow import run_stages
 from adanat.doctor import Finding, examine, report
 from adanat.engine import AccelerateEngine
 from adanat.errors import DataError, StageError
+from adanat.prepare.reading import SplitCaptions
 from adanat.recipes.base import Recipe
 from adanat.recipes.benchmarks import BENCHMARKS, smoke
 from adanat.recipes.benchmarks.smoke import prepare_stand_in
@@ -59,6 +61,23 @@ def test_a_flow_ends_with_metrics_and_report(name: str, tmp_path: Path) -> None:
     assert run.folder.report.stat().st_size > 10_000
     assert list(run.folder.generator.glob("pictures/samples-*.png"))
     assert run.nat().config.patch_size == (2 if name == "in512" else 1)
+
+
+def test_captions_on_the_fly_are_those_that_would_be_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny("cc3m")
+    run = Run(recipe, tmp_path / "run", prepare_stand_in(recipe, tmp_path / "stand-in"))
+    prepare_data(run)
+    stored, row = run.conditions("fit"), torch.tensor([1, 3, 4])
+    run = replace(run, recipe=replace(recipe, text=replace(recipe.text, stored=False)))
+    monkeypatch.delattr(SplitCaptions, "__iter__")  # which would read millions of captions
+    on_the_fly = run.conditions("fit")
+    assert len(run.images("fit").labels) == 4  # sample 4 begins anew
+    assert on_the_fly.sizes == stored.sizes
+    torch.testing.assert_close(
+        on_the_fly.of_samples(row), stored.of_samples(row), rtol=1e-3, atol=1e-3
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,17 @@
 """Text encoders: shapes, padding, independence of the batch, and what other libraries compute."""
 
 import json
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from adanat.errors import AdanatError
 from adanat.text import HashedTextEncoder, load_text_encoder
+from adanat.text.features import EncodedCaptions, StoredCaptions, store_captions
 from natgen import TextEncoder
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
@@ -135,3 +140,44 @@ def test_clip_is_no_longer_than_its_positions(clip_folder: Path) -> None:
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(AdanatError, match=f"cannot load the text encoder '{tmp_path}'"):
         load_text_encoder(f"clip:{tmp_path}", 77)
+
+
+class SlowEncoder(HashedTextEncoder):
+    """Counts how often it is asked, and is asked again before it has answered."""
+
+    def __init__(self) -> None:
+        super().__init__(15)
+        self.calls = 0
+        self._counting = threading.Lock()
+
+    def __call__(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        with self._counting:
+            self.calls += 1
+        time.sleep(0.2)
+        return super().__call__(captions)
+
+
+def test_captions_that_several_ask_for_at_once_are_stored_once(tmp_path: Path) -> None:
+    encoder = SlowEncoder()
+    with ThreadPoolExecutor(3) as pool:
+        stores = [pool.submit(store_captions, CAPTIONS, encoder, tmp_path) for _ in range(3)]
+        (folder,) = {store.result() for store in stores}
+    assert encoder.calls == 1
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]
+    tokens, pooled = StoredCaptions(folder).batch(torch.tensor([2, 0]))
+    expected = encoder([CAPTIONS[2], CAPTIONS[0]])
+    torch.testing.assert_close((tokens, pooled), expected, rtol=1e-3, atol=1e-3)  # of fp16
+
+
+def test_captions_encoded_on_the_fly_are_read_when_they_are_needed() -> None:
+    encoder, asked = HashedTextEncoder(15), []
+
+    def read(indices: Sequence[int]) -> list[str]:
+        asked.append(list(indices))
+        return [CAPTIONS[index] for index in indices]
+
+    features = EncodedCaptions(read, len(CAPTIONS), encoder)
+    assert len(features) == len(CAPTIONS) + 1
+    found = features.batch(torch.tensor([2, 3, 0]))  # the one behind the last is empty
+    torch.testing.assert_close(found, encoder([CAPTIONS[2], "", CAPTIONS[0]]), rtol=0, atol=0)
+    assert asked == [[2, 0]]

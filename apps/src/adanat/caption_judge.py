@@ -11,7 +11,6 @@ from adanat.metrics.features import FloatArray
 from adanat.progress import ProgressReporter
 from adanat.run import Run
 from adanat.seeding import derive_seed
-from adanat.text.features import EncodedCaptions
 from adanat.text.scorer import (
     CaptionScores,
     ImageTextScorer,
@@ -64,8 +63,8 @@ class CaptionJudge:
         """
         rows = list(wrong)
         images, own = self._images(features)[rows], self._captions("test", features)[rows]
-        encoded = EncodedCaptions(list(wrong.values()), self._run.text_encoder)
-        others = [encoded.batch(part)[1] for part in torch.arange(len(rows)).split(_BATCH)]
+        encode, texts = self._run.text_encoder, list(wrong.values())
+        others = [encode(texts[i : i + _BATCH])[1] for i in range(0, len(texts), _BATCH)]
         difference = (
             self._scorer(images, own).diagonal()
             - self._scorer(images, torch.cat(others).to(images)).diagonal()

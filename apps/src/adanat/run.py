@@ -18,7 +18,7 @@ from adanat.conditions import CaptionConditions, ClassConditions, RunConditions
 from adanat.data import ImageSet, load_split
 from adanat.engine import AccelerateEngine
 from adanat.errors import StageError
-from adanat.prepare import open_split
+from adanat.prepare import item_captions, open_split
 from adanat.recipes.base import PreparedRecipe, Recipe
 from adanat.run_folder import RunFolder
 from adanat.runs import Stage
@@ -264,13 +264,14 @@ class Run:
                 f"{self.folder.data} has no captions: choose another data source, or leave out "
                 "--text.encoder"
             )
-        row = [*captions, ""]  # the empty one stands for "no text"
         features: CaptionFeatures
-        if text.stored:
-            folder = store_captions(row, self.text_encoder, self.folder.text)
+        if text.stored:  # behind them the empty one, which stands for "no text"
+            folder = store_captions([*captions, ""], self.text_encoder, self.folder.text)
             features = StoredCaptions(folder, self.device)
         else:
-            features = EncodedCaptions(row, self.text_encoder)
+            features = EncodedCaptions(
+                partial(item_captions, captions), len(captions), self.text_encoder
+            )
         return CaptionConditions(features, f"captions of the {split} images")
 
     def tokenizer(self) -> Tokenizer:

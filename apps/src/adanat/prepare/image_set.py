@@ -37,3 +37,10 @@ def item_names(images: Tensor, items: Sequence[int]) -> list[str]:
     """What a user finds items of `ImageSet.images` by: their keys in shards, else their numbers."""
     found: object = images  # a `SplitImages` may stand for the tensor
     return found.keys(items) if isinstance(found, SplitImages) else [str(item) for item in items]
+
+
+def item_captions(captions: Sequence[str], items: Sequence[int]) -> Sequence[str]:
+    """Captions of items of `ImageSet.captions`; those of prepared data are read together."""
+    if isinstance(captions, SplitCaptions):
+        return captions.take(items)
+    return [captions[item] for item in items]

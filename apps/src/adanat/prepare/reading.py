@@ -192,10 +192,14 @@ class SplitCaptions(Sequence[str]):
         """One caption, or those of a slice, which are read together."""
         chosen = range(len(self))[index]  # raises IndexError
         if isinstance(chosen, int):
-            return self[chosen : chosen + 1][0]
-        samples = sorted({item // self._repeats for item in chosen})
+            return self.take([chosen])[0]
+        return self.take(chosen)
+
+    def take(self, items: Sequence[int]) -> tuple[str, ...]:
+        """The captions of items from 0 on, which are read together."""
+        samples = sorted({item // self._repeats for item in items})
         captions = dict(zip(samples, self._split.captions(samples), strict=True))
-        return tuple(captions[item // self._repeats][item % self._repeats] for item in chosen)
+        return tuple(captions[item // self._repeats][item % self._repeats] for item in items)
 
     def __iter__(self) -> Iterator[str]:
         """All of them, read together."""

@@ -34,9 +34,7 @@ def train_generator(run: Run) -> None:
     fit, validation = run.tokens("fit"), run.tokens("validation")
     held_out = range(min(_VALIDATION_ITEMS, len(validation)))
     held_out_tokens, held_out_items = validation.batch(list(held_out))
-    with engine.main_first():  # it stores the features of captions
-        conditions = run.conditions("fit")
-        held_out_conditions = run.conditions("validation")
+    conditions, held_out_conditions = run.conditions("fit"), run.conditions("validation")
     held_out_condition = held_out_conditions.of_items(held_out_items).generator
     with stage:
         torch.manual_seed(derive_seed(run.recipe.seed, "generator weights"))

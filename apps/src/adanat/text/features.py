@@ -1,9 +1,9 @@
 """Features of a data set's captions: encoded once and memory-mapped, or encoded when asked for."""
 
+import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -32,20 +32,27 @@ class EncodedCaptions:
     """Encodes captions whenever they are asked for: for sets whose features would fill the disk.
 
     Args:
-        captions: one an index.
+        read: the captions of some indices.
+        count: how many captions there are; behind them comes the empty one.
         encoder: the text encoder.
     """
 
-    def __init__(self, captions: Sequence[str], encoder: TextEncoder) -> None:
-        self._captions = captions
+    def __init__(
+        self, read: Callable[[Sequence[int]], Sequence[str]], count: int, encoder: TextEncoder
+    ) -> None:
+        self._read = read
+        self._count = count
         self._encoder = encoder
 
     def __len__(self) -> int:
-        return len(self._captions)
+        return self._count + 1
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """See `CaptionFeatures`."""
-        return self._encoder([self._captions[index] for index in indices.tolist()])
+        wanted = indices.tolist()
+        known = [index for index in wanted if index < self._count]
+        found = dict(zip(known, self._read(known), strict=True))
+        return self._encoder([found.get(index, "") for index in wanted])
 
 
 class StoredCaptions:
@@ -77,6 +84,8 @@ class StoredCaptions:
 def store_captions(captions: Sequence[str], encoder: TextEncoder, cache_folder: Path) -> Path:
     """Encode captions once; the result is found again by the captions and the encoder's name.
 
+    Of several processes that ask for the same, one encodes while the others wait.
+
     Args:
         captions: at least one.
         encoder: the text encoder.
@@ -87,10 +96,17 @@ def store_captions(captions: Sequence[str], encoder: TextEncoder, cache_folder: 
     """
     digest = hashlib.sha256(json.dumps([encoder.name, *captions]).encode())
     folder = cache_folder / digest.hexdigest()[:32]
-    if folder.is_dir():
-        return folder
-    half_written = cache_folder / f".{folder.name}.{os.getpid()}.tmp"
-    half_written.mkdir(parents=True, exist_ok=True)
+    cache_folder.mkdir(parents=True, exist_ok=True)
+    with (cache_folder / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed, also by a kill
+        if not folder.is_dir():
+            _write_features(captions, encoder, folder)
+    return folder
+
+
+def _write_features(captions: Sequence[str], encoder: TextEncoder, folder: Path) -> None:
+    half_written = folder.with_name(f".{folder.name}.tmp")
+    half_written.mkdir(exist_ok=True)  # that of a killed process is written over
     shape = (len(captions), encoder.num_tokens, encoder.token_dim)
     tokens = open_memmap(half_written / "tokens.npy", "w+", np.float16, shape)
     pooled = open_memmap(
@@ -108,4 +124,3 @@ def store_captions(captions: Sequence[str], encoder: TextEncoder, cache_folder: 
     description = {"encoder": encoder.name, "captions": len(captions), "first": captions[0]}
     (half_written / "captions.json").write_text(json.dumps(description, indent=2))
     half_written.replace(folder)  # whole or absent
-    return folder
