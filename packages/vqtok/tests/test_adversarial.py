@@ -168,14 +168,7 @@ def test_resumed_training_is_bitwise_the_same(config: TokenizerConfig) -> None:
 
 
 def test_trains_under_bfloat16_autocast(tokenizer: Tokenizer) -> None:
-    class Engine:
-        def autocast(self) -> torch.autocast:
-            return torch.autocast("cpu", torch.bfloat16)
-
-        def backward(self, loss: torch.Tensor) -> None:
-            loss.backward()
-
-    trainer = TokenizerTrainer(tokenizer, training(), engine=Engine())
+    trainer = TokenizerTrainer(tokenizer, training(), engine=LocalEngine(bf16_on="cpu"))
     history = [trainer.step(batch(0)) for _ in range(3)]
     assert all(math.isfinite(value) for metrics in history for value in metrics.values())
 

@@ -5,7 +5,13 @@ from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
-from vqtok import Tokenizer, TokenizerConfig, TokenizerTrainer, TokenizerTrainingConfig
+from vqtok import (
+    LocalEngine,
+    Tokenizer,
+    TokenizerConfig,
+    TokenizerTrainer,
+    TokenizerTrainingConfig,
+)
 
 
 def batch(step: int) -> torch.Tensor:
@@ -145,12 +151,12 @@ def test_engine_runs_the_step(tokenizer: Tokenizer) -> None:
 
 
 def test_trains_under_bfloat16_autocast(tokenizer: Tokenizer) -> None:
-    class Bfloat16Engine(CountingEngine):
-        def autocast(self) -> AbstractContextManager[object]:
-            return torch.autocast("cpu", torch.bfloat16)
-
-    trainer = TokenizerTrainer(tokenizer, TokenizerTrainingConfig(), engine=Bfloat16Engine())
+    outputs = []
+    tokenizer.decoder.register_forward_hook(lambda *args: outputs.append(args[2].dtype))
+    engine = LocalEngine(bf16_on="cpu")
+    trainer = TokenizerTrainer(tokenizer, TokenizerTrainingConfig(), engine=engine)
     losses = [trainer.step(batch(0))["loss"] for _ in range(10)]
+    assert outputs == [torch.bfloat16] * 10
     assert losses[-1] < losses[0]
     assert tokenizer.quantizer.codebook.dtype == torch.float32
 

@@ -10,15 +10,12 @@ class LocalEngine:
     """One process.
 
     Args:
-        device_type: where the model is, such as "cuda"; read where ``dtype`` is bfloat16.
-        dtype: of the forward pass: float32 for the weights' own, or bfloat16 by autocast.
+        bf16_on: the model's type of device, such as "cuda", for forward passes in bfloat16 by
+            autocast; None for the weights' own precision.
     """
 
-    def __init__(self, device_type: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        if dtype not in (torch.float32, torch.bfloat16):  # float16 would need a loss scale
-            raise ValueError(f"dtype must be torch.float32 or torch.bfloat16, got {dtype}")
-        self._device_type = device_type
-        self._dtype = dtype
+    def __init__(self, bf16_on: str | None = None) -> None:
+        self._bf16_on = bf16_on
 
     @property
     def num_processes(self) -> int:
@@ -32,9 +29,11 @@ class LocalEngine:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Around the forward pass."""
-        if self._dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self._device_type, self._dtype)
+        return (
+            nullcontext()
+            if self._bf16_on is None
+            else torch.autocast(self._bf16_on, torch.bfloat16)
+        )
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradients of a scalar loss."""
