@@ -158,6 +158,14 @@ def test_files_without_a_state_dict(tmp_path):
             load_uvit(path)
 
 
+def test_a_count_of_updates_alone(tmp_path):
+    """Nothing is left of it once what an averaged model counts is taken off."""
+    path = tmp_path / "x.pth"
+    torch.save({"n_averaged": torch.tensor(3)}, path)
+    with pytest.raises(ValueError, match=r"x\.pth: .*missing 'token_emb\.word"):
+        load_uvit(path)
+
+
 def test_unknown_heads(tmp_path):
     torch.save(official_weights(CLASSES)[0], tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"x\.pth: .*width 24 is not published: give num_heads"):

@@ -125,6 +125,17 @@ def test_loading_spoilt_weights(class_model, tmp_path, spoil):
         NAT.from_pretrained(tmp_path)
 
 
+def test_loading_damaged_folders(class_model, tmp_path):
+    class_model.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(RuntimeError, match=rf"{tmp_path.name}' .* damaged"):
+        NAT.from_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=rf"{tmp_path.name}: config\.json is missing"):
+        NAT.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("preset", "millions"), [(nat_s, 46), (nat_b, 101), (nat_l, 194), (nat_text, 504)]
 )

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -218,14 +219,15 @@ class NAT(nn.Module, PyTorchModelHubMixin, library_name="natgen", tags=["masked-
         return out
 
     @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, strict: bool = True, **kwargs: Any
-    ) -> Self:  # the mixin's default, strict=False, would leave missing weights at random values
+    def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> Self:
+        # The mixin's default, strict=False, would leave missing weights at random values.
+        if kwargs.get("config") is None:
+            raise ValueError(f"{kwargs['model_id']}: config.json is missing or holds no config")
         try:
-            model: Self = super()._from_pretrained(model_id=model_id, strict=strict, **kwargs)
+            model: Self = super()._from_pretrained(strict=strict, **kwargs)
             return model
-        except RuntimeError as error:
+        except (RuntimeError, SafetensorError) as error:
             raise RuntimeError(
-                f"the weights in {model_id!r} do not fit the NAT that its config.json describes: "
-                f"{error}"
+                f"the weights in {str(kwargs['model_id'])!r} do not fit the NAT that its "
+                f"config.json describes, or are damaged: {error}"
             ) from error

@@ -88,6 +88,8 @@ def _unwrap(content: object) -> object:
 
 def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     weights.pop("n_averaged", None)  # torch's AveragedModel counts its updates beside the weights
-    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in weights)), None):
+    while weights and (
+        prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in weights)), None)
+    ):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
