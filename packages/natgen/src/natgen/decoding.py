@@ -189,10 +189,10 @@ def apply(
     masked = state.tokens == mask_token_id
     by_confidence = not last and state.reveal_rank is None
     length, t = state.tokens.shape[1], state.timestep
-    if last:
-        uniforms = gumbel = noise.uniform(state.sample_indices, t, DRAW_STREAM, length)
-    else:
+    if by_confidence:
         uniforms, gumbel = noise.step(state.sample_indices, t, length)
+    else:  # nothing reads the Gumbel noise
+        uniforms = gumbel = noise.uniform(state.sample_indices, t, DRAW_STREAM, length)
     proposals, certainties = [], []
     for rows in _cached_slices(observation.cond_logits):
         chosen = {name: values[rows] for name, values in parameters.items()}
