@@ -128,3 +128,13 @@ def test_normalized_codes_are_chosen_by_angle() -> None:
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4, 2, 5))
         torch.testing.assert_close(commitment_loss, 0.25 * (unit - vectors).square().mean())
     torch.testing.assert_close(quantizer.codebook.norm(dim=1), torch.ones(7))
+
+
+def test_codes_in_half_precision_are_normalized_in_float32() -> None:
+    quantizer = VectorQuantizer(
+        7, 3, decay=0.9, dead_code_threshold=0.0, commitment_weight=0.25, normalize_codes=True
+    )
+    codes = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)).half()
+    quantizer.set_codebook(codes)
+    exact = codes.double() / codes.double().norm(dim=1, keepdim=True)
+    torch.testing.assert_close(quantizer.codebook, exact.float(), rtol=1e-6, atol=1e-7)

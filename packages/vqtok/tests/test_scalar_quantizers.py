@@ -130,3 +130,13 @@ def test_every_code_can_be_decoded(config: TokenizerConfig) -> None:
     token_grid = torch.arange(config.codebook_size).view(1, 1, -1)
     codes = quantizer.lookup(token_grid)
     assert len(codes[0, :, 0].T.unique(dim=0)) == config.codebook_size
+
+
+def test_weights_in_bfloat16(config: TokenizerConfig, images: torch.Tensor) -> None:
+    tokenizer = Tokenizer(config).eval()
+    token_grid = tokenizer.encode(images)
+    expected = tokenizer.decode(token_grid)
+    decoded = tokenizer.to(torch.bfloat16).decode(token_grid)
+    assert decoded.dtype == torch.bfloat16
+    torch.testing.assert_close(decoded.float(), expected, atol=0.05, rtol=0)
+    assert tokenizer(images).reconstruction.dtype == torch.bfloat16

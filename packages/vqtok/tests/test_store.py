@@ -82,8 +82,9 @@ def test_store_cut_off_while_it_was_laid_out_starts_anew(tmp_path: Path) -> None
 
 def test_out_of_range_index(tmp_path: Path) -> None:
     write_all(tmp_path)
-    with pytest.raises(IndexError):
-        TokenStore(tmp_path).batch([10])
+    for index in (10, -1):
+        with pytest.raises(IndexError, match=rf"index {index} is out of"):
+            TokenStore(tmp_path).batch([0, index])
 
 
 def test_closing_too_early(tmp_path: Path) -> None:
@@ -115,6 +116,22 @@ def test_file_that_does_not_fit(tmp_path: Path) -> None:
     np.save(tmp_path / "condition_labels.npy", np.zeros(9, dtype=np.int64))
     with pytest.raises(ValueError, match=r"condition_labels\.npy.*\(9,\).*\(10,\)"):
         TokenStore(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 40, -1])
+def test_files_cut_off_are_named(tmp_path: Path, size: int) -> None:
+    write_all(tmp_path)
+    file = tmp_path / "condition_text.npy"
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"condition_text\.npy is cut off or damaged"):
+        TokenStore(tmp_path)
+
+
+def test_conditions_in_bfloat16(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    writer.write(0, TOKENS, {"labels": LABELS, "text": TEXT.bfloat16()})
+    writer.close()
+    assert torch.equal(TokenStore(tmp_path).batch(range(10))[1]["text"], TEXT.bfloat16().half())
 
 
 def test_bad_batches_leave_the_store_as_it_was(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ class VectorQuantizer(Quantizer):
         They are scaled to unit length where the codes are. Codes that are not hit in further
         training become dead after ``log(10) / (1 - decay)`` steps.
         """
-        codes = self._scaled(codes)
+        codes = self._scaled(codes.float())
         averages = self.vq._codebook
         hits = max(10 * averages.threshold_ema_dead_code, 1.0)
         averages.embed.copy_(codes)

@@ -133,7 +133,7 @@ class TokenStoreWriter:
             expected = (end - start, *self._arrays[name].shape[1:])
             if tuple(values.shape) != expected:
                 raise ValueError(f"{name} must have shape {expected}, got {tuple(values.shape)}")
-        arrays = {name: values.detach().cpu().numpy() for name, values in batch.items()}
+        arrays = {name: _to_array(values) for name, values in batch.items()}
         for name, array in arrays.items():
             _check_fits(name, array, self._arrays[name].dtype)
         for name, array in arrays.items():
@@ -224,9 +224,11 @@ class TokenStore:
             The token grid (B, h, w) int64 and the conditions (B, ...), integers as int64.
 
         Raises:
-            IndexError: if an index is out of range.
+            IndexError: if an index is not in [0, N).
         """
         rows = np.asarray(indices, dtype=np.int64)
+        if rows.size and rows.min() < 0:  # NumPy would count from the end
+            raise IndexError(f"index {rows.min()} is out of range: items lie in [0, {len(self)})")
         conditions = {name: _to_tensor(array[rows]) for name, array in self.conditions.items()}
         return _to_tensor(self.tokens[rows]), conditions
 
@@ -290,12 +292,21 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 
 def _open(file: Path, dtype: str, shape: tuple[int, ...]) -> Array:
-    array: Array = np.load(file, mmap_mode="r", allow_pickle=False)
+    try:
+        array: Array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (EOFError, ValueError) as error:
+        raise ValueError(f"{file} is cut off or damaged, write the store anew ({error})") from error
     if array.dtype != np.dtype(dtype) or array.shape != shape:
         raise ValueError(
             f"{file} holds {array.dtype} of shape {array.shape}, "
             f"but {_HEADER} says {dtype} of shape {shape}"
         )
+    return array
+
+
+def _to_array(values: Tensor) -> Array:
+    exact = values.float() if values.dtype == torch.bfloat16 else values  # which NumPy lacks
+    array: Array = exact.detach().cpu().numpy()
     return array
 
 

@@ -94,7 +94,8 @@ class Tokenizer(nn.Module, PyTorchModelHubMixin):
                 raise ValueError(
                     f"token ids must be in [0, {self.codebook_size}), got {low} to {high}"
                 )
-        images: Tensor = self.decoder(self.quantizer.lookup(token_grid))
+        codes = self.quantizer.lookup(token_grid)
+        images: Tensor = self.decoder(codes.to(self.decoder.conv_in.weight.dtype))
         return images.clamp(0, 1)
 
     def forward(self, images: Tensor) -> TokenizerOutput:
