@@ -136,6 +136,21 @@ def test_features_do_not_depend_on_the_ambient_precision(lite0: FrozenFeatures) 
         assert torch.equal(features[name], x), name
 
 
+def test_rewards_do_not_depend_on_the_engines_precision(toy) -> None:
+    class Half(LocalEngine):
+        def autocast(self) -> AbstractContextManager[object]:
+            return torch.autocast("cpu", torch.bfloat16)
+
+    plain = build(toy)
+    half = AdversarialReward(toy, plain.discriminator, plain.config, Half())
+    real, fake, labels = sides()
+    x, y = half.extract(real), half.extract(fake)
+    half.update(x, labels, y, labels)
+    assert torch.equal(half.score(x, labels), plain.score(x, labels))
+    health = [reward.overfitting(x, labels, y, labels) for reward in (half, plain)]
+    assert health[0] == health[1]
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing(toy) -> None:
     reward = build(toy)
     train(reward, 2)
@@ -159,6 +174,24 @@ def test_only_the_first_update_calibrates(toy) -> None:
     torch.testing.assert_close(mean.flatten(), x["fine"].float().mean((0, 2, 3)))
     reward.update(y, labels, x, labels)
     assert torch.equal(head.mean, mean)
+
+
+def test_calibrates_on_the_real_features_of_all_processes(toy) -> None:
+    real, fake, labels = sides()
+
+    class TwoProcesses(LocalEngine):
+        """The other process holds the same features, the other way round and brighter."""
+
+        def gather(self, tensor: Tensor) -> Tensor:
+            return torch.cat([tensor, 3 * tensor.flip(0)])
+
+    plain = build(toy)
+    reward = AdversarialReward(toy, plain.discriminator, plain.config, TwoProcesses())
+    x, y = reward.extract(real), reward.extract(fake)
+    reward.update(x, labels, y, labels)
+    for name, head in reward.discriminator.heads.items():
+        expected = 2 * x[name].float().mean((0, 2, 3))
+        torch.testing.assert_close(head.mean.flatten(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_backbone_stays_as_it_is(lite0: FrozenFeatures) -> None:
@@ -190,7 +223,7 @@ def test_clipping_reports_the_norm_before_it(toy) -> None:
 
 
 def test_updates_run_on_the_given_engine(toy) -> None:
-    class Counting:
+    class Counting(LocalEngine):
         forwards = backwards = 0
 
         def autocast(self) -> AbstractContextManager[object]:

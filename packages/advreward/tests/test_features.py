@@ -100,6 +100,12 @@ def test_bfloat16_is_close(lite0: FrozenFeatures) -> None:
     assert F.cosine_similarity(exact, rounded).min() > 0.99
 
 
+def test_half_precision_images_are_accepted(lite0: FrozenFeatures) -> None:
+    images = torch.rand(2, 3, 40, 40).bfloat16()  # of another size: they are resized
+    with torch.inference_mode():
+        assert torch.equal(lite0.pooled(images), lite0.pooled(images.float()))
+
+
 @pytest.mark.parametrize("strides", [(), (8, 4), (4, 4), (4, 7)])
 def test_refuses_bad_strides(strides: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="strides must be"):

@@ -130,7 +130,10 @@ class AdversarialReward:
 
     @torch.no_grad()
     def score(self, features: Mapping[str, Tensor], conditions: Tensor) -> Tensor:
-        """Returns the rewards (B,) float32 of features from `extract`, without a gradient."""
+        """Returns the rewards (B,) float32 of features from `extract`, without a gradient.
+
+        As the features, they are computed without autocast: they do not depend on the engine.
+        """
         return reward_from_logits(self.config.reward, self._logits(features, conditions))
 
     def update(
@@ -142,8 +145,8 @@ class AdversarialReward:
     ) -> dict[str, float]:
         """Takes one step of the discriminator on features from `extract`.
 
-        The first call also fixes the heads' input standardisation from its real features, unless
-        that has been done (`Discriminator.calibrate`).
+        The first call also fixes the heads' input standardisation from the real features of all
+        processes, unless that has been done (`Discriminator.calibrate`).
 
         Returns:
             ``loss``, ``accuracy`` (0.5 is blind), ``real_score`` and ``fake_score`` (mean reward of
@@ -155,7 +158,9 @@ class AdversarialReward:
             ValueError: on conditions or feature maps that do not fit.
         """
         if not self.discriminator.is_calibrated:
-            self.discriminator.calibrate(real_features)
+            self.discriminator.calibrate(
+                {name: self.engine.gather(x) for name, x in real_features.items()}
+            )
         conditions = torch.cat([real_conditions, fake_conditions])
         counts = [len(real_conditions), len(fake_conditions)]
         # One pass, so that both sides meet the same spectral-norm estimate.
@@ -238,7 +243,7 @@ class AdversarialReward:
     def _logits(self, features: Mapping[str, Tensor], conditions: Tensor) -> Tensor:
         """Returns float32 logits (B, K) of features from `extract`, in evaluation mode."""
         self.discriminator.eval()
-        with self.engine.autocast():
+        with torch.autocast(self.discriminator.calibrated.device.type, enabled=False):
             inputs = self.discriminator.standardize(self._moved(features))
             return self._judge(inputs, conditions)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -41,12 +42,13 @@ def prepare_images(
         mode: of the interpolation, which is antialiased.
 
     Returns:
-        (B, 3, size, size).
+        (B, 3, size, size), at least in float32.
 
     Raises:
         ValueError: if ``images`` is of another form.
     """
     check_images(images)
+    images = images.to(torch.promote_types(images.dtype, torch.float32))
     if images.shape[-2:] != (size, size):
         images = F.interpolate(images, (size, size), mode=mode, antialias=True)
     return (images - images.new_tensor(mean).view(3, 1, 1)) / images.new_tensor(std).view(3, 1, 1)
