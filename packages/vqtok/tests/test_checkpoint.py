@@ -1,13 +1,28 @@
+"""What holds for weights of every published format.
+
+Their networks are computed once more in tests/parity (vqgan), test_open_muse and test_llamagen.
+"""
+
 import os
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
-import torch.nn.functional as F
+from published_tokenizers import (
+    CONFIG,
+    IMAGES,
+    LLAMAGEN_CONFIG,
+    LLAMAGEN_SHAPES,
+    OPEN_MUSE_SHAPES,
+    VQGAN_SHAPES,
+    Shapes,
+    State,
+    random_weights,
+)
 from safetensors.torch import save_file
 from torch import Tensor
 from vqtok import (
@@ -21,191 +36,6 @@ from vqtok import (
     load_vqgan,
 )
 
-GROUPS = 4
-CONFIG = TokenizerConfig(
-    image_size=8,
-    base_channels=8,
-    channel_multipliers=(1, 2),
-    codebook_size=5,
-    codebook_dim=4,
-    norm_groups=GROUPS,
-)
-LLAMAGEN_CONFIG = replace(
-    CONFIG, architecture="llamagen", latent_channels=6, codebook_dim=3, normalize_codes=True
-)
-Shapes = dict[str, tuple[int, ...]]
-State = Mapping[str, Tensor]
-
-
-# The published modules' weights and computations, written down once more from their names.
-
-
-def conv_shapes(name: str, inputs: int, outputs: int, size: int, bias: bool = True) -> Shapes:
-    weight: Shapes = {f"{name}.weight": (outputs, inputs, size, size)}
-    return {**weight, f"{name}.bias": (outputs,)} if bias else weight
-
-
-def norm_shapes(name: str, channels: int) -> Shapes:
-    return {f"{name}.weight": (channels,), f"{name}.bias": (channels,)}
-
-
-def block_shapes(name: str, inputs: int, outputs: int, llamagen: bool = False) -> Shapes:
-    shapes = {
-        **norm_shapes(f"{name}.norm1", inputs),
-        **conv_shapes(f"{name}.conv1", inputs, outputs, 3, llamagen),
-        **norm_shapes(f"{name}.norm2", outputs),
-        **conv_shapes(f"{name}.conv2", outputs, outputs, 3, llamagen),
-    }
-    if inputs != outputs:
-        shortcut_inputs = inputs if llamagen else outputs
-        shapes |= conv_shapes(f"{name}.nin_shortcut", shortcut_inputs, outputs, 1, llamagen)
-    return shapes
-
-
-def attention_shapes(name: str, channels: int) -> Shapes:
-    shapes = norm_shapes(f"{name}.norm", channels)
-    for layer in ("q", "k", "v", "proj_out"):
-        shapes |= conv_shapes(f"{name}.{layer}", channels, channels, 1)
-    return shapes
-
-
-def maskgit_shapes(middle: tuple[str, str], upsample: str) -> Shapes:
-    return {
-        **conv_shapes("encoder.conv_in", 3, 8, 3, bias=False),
-        **block_shapes("encoder.down.0.block.0", 8, 8),
-        **block_shapes("encoder.down.1.block.0", 8, 16),
-        **block_shapes(f"encoder.mid.{middle[0]}", 16, 16),
-        **block_shapes(f"encoder.mid.{middle[1]}", 16, 16),
-        **norm_shapes("encoder.norm_out", 16),
-        **conv_shapes("encoder.conv_out", 16, 4, 1),
-        **conv_shapes("decoder.conv_in", 4, 16, 3),
-        **block_shapes(f"decoder.mid.{middle[0]}", 16, 16),
-        **block_shapes(f"decoder.mid.{middle[1]}", 16, 16),
-        **block_shapes("decoder.up.1.block.0", 16, 16),
-        **conv_shapes(f"decoder.up.1.{upsample}", 16, 16, 3),
-        **block_shapes("decoder.up.0.block.0", 16, 8),
-        **norm_shapes("decoder.norm_out", 8),
-        **conv_shapes("decoder.conv_out", 8, 3, 3),
-        "quantize.embedding.weight": (5, 4),
-    }
-
-
-def llamagen_shapes() -> Shapes:
-    shapes = {
-        **conv_shapes("encoder.conv_in", 3, 8, 3),
-        **block_shapes("encoder.conv_blocks.0.res.0", 8, 8, llamagen=True),
-        **conv_shapes("encoder.conv_blocks.0.downsample.conv", 8, 8, 3),
-        **block_shapes("encoder.conv_blocks.1.res.0", 8, 16, llamagen=True),
-        **attention_shapes("encoder.conv_blocks.1.attn.0", 16),
-        **norm_shapes("encoder.norm_out", 16),
-        **conv_shapes("encoder.conv_out", 16, 6, 3),
-        **conv_shapes("quant_conv", 6, 3, 1),
-        "quantize.embedding.weight": (5, 3),
-        **conv_shapes("post_quant_conv", 3, 6, 1),
-        **conv_shapes("decoder.conv_in", 6, 16, 3),
-        **conv_shapes("decoder.conv_blocks.0.upsample.conv", 16, 16, 3),
-        **block_shapes("decoder.conv_blocks.1.res.0", 16, 8, llamagen=True),
-        **block_shapes("decoder.conv_blocks.1.res.1", 8, 8, llamagen=True),
-        **norm_shapes("decoder.norm_out", 8),
-        **conv_shapes("decoder.conv_out", 8, 3, 3),
-    }
-    for index in range(2):
-        shapes |= block_shapes(f"decoder.conv_blocks.0.res.{index}", 16, 16, llamagen=True)
-        shapes |= attention_shapes(f"decoder.conv_blocks.0.attn.{index}", 16)
-    for side in ("encoder", "decoder"):
-        shapes |= block_shapes(f"{side}.mid.0", 16, 16, llamagen=True)
-        shapes |= attention_shapes(f"{side}.mid.1", 16)
-        shapes |= block_shapes(f"{side}.mid.2", 16, 16, llamagen=True)
-    return shapes
-
-
-def conv(state: State, name: str, x: Tensor) -> Tensor:
-    weight = state[f"{name}.weight"]
-    return F.conv2d(x, weight, state.get(f"{name}.bias"), padding=weight.shape[-1] // 2)
-
-
-def norm(state: State, name: str, x: Tensor) -> Tensor:
-    grouped = x.unflatten(1, (GROUPS, -1))
-    mean = grouped.mean((2, 3, 4), keepdim=True)
-    variance = grouped.var((2, 3, 4), keepdim=True, correction=0)
-    x = ((grouped - mean) / (variance + 1e-6).sqrt()).flatten(1, 2)
-    weight, bias = (state[f"{name}.{kind}"].view(1, -1, 1, 1) for kind in ("weight", "bias"))
-    return weight * x + bias
-
-
-def swish(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(x)
-
-
-def block(state: State, name: str, x: Tensor, llamagen: bool = False) -> Tensor:
-    h = conv(state, f"{name}.conv1", swish(norm(state, f"{name}.norm1", x)))
-    h = conv(state, f"{name}.conv2", swish(norm(state, f"{name}.norm2", h)))
-    if f"{name}.nin_shortcut.weight" in state:
-        x = conv(state, f"{name}.nin_shortcut", x if llamagen else h)
-    return x + h
-
-
-def attention(state: State, name: str, x: Tensor) -> Tensor:
-    h = norm(state, f"{name}.norm", x)
-    q, k, v = (conv(state, f"{name}.{layer}", h).flatten(2) for layer in "qkv")
-    weights = (torch.einsum("bci,bcj->bij", q, k) / x.shape[1] ** 0.5).softmax(2)
-    mixed = torch.einsum("bcj,bij->bci", v, weights).view_as(x)
-    return x + conv(state, f"{name}.proj_out", mixed)
-
-
-def doubled(x: Tensor) -> Tensor:
-    return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
-
-
-def open_muse_latent(state: State, images: Tensor) -> Tensor:
-    x = block(state, "encoder.down.0.block.0", conv(state, "encoder.conv_in", images))
-    x = block(state, "encoder.down.1.block.0", F.avg_pool2d(x, 2))
-    for index in range(2):
-        x = block(state, f"encoder.mid.{index}", x)
-    return conv(state, "encoder.conv_out", swish(norm(state, "encoder.norm_out", x)))
-
-
-def open_muse_decoded(state: State, codes: Tensor) -> Tensor:
-    x = conv(state, "decoder.conv_in", state["quantize.embedding.weight"][codes].movedim(3, 1))
-    for name in ("mid.0", "mid.1", "up.1.block.0"):
-        x = block(state, f"decoder.{name}", x)
-    x = conv(state, "decoder.up.1.upsample_conv", doubled(x))
-    x = block(state, "decoder.up.0.block.0", x)
-    return conv(state, "decoder.conv_out", swish(norm(state, "decoder.norm_out", x)))
-
-
-def llamagen_middle(state: State, side: str, x: Tensor) -> Tensor:
-    x = block(state, f"{side}.mid.0", x, llamagen=True)
-    x = attention(state, f"{side}.mid.1", x)
-    return block(state, f"{side}.mid.2", x, llamagen=True)
-
-
-def llamagen_latent(state: State, images: Tensor) -> Tensor:
-    x = conv(state, "encoder.conv_in", 2 * images - 1)
-    x = block(state, "encoder.conv_blocks.0.res.0", x, llamagen=True)
-    down = "encoder.conv_blocks.0.downsample.conv"
-    x = F.conv2d(F.pad(x, (0, 1, 0, 1)), state[f"{down}.weight"], state[f"{down}.bias"], stride=2)
-    x = block(state, "encoder.conv_blocks.1.res.0", x, llamagen=True)
-    x = attention(state, "encoder.conv_blocks.1.attn.0", x)
-    x = llamagen_middle(state, "encoder", x)
-    x = conv(state, "encoder.conv_out", swish(norm(state, "encoder.norm_out", x)))
-    return conv(state, "quant_conv", x)
-
-
-def llamagen_decoded(state: State, codes: Tensor) -> Tensor:
-    codebook = state["quantize.embedding.weight"]
-    vectors = (codebook / codebook.norm(dim=1, keepdim=True))[codes].movedim(3, 1)
-    x = conv(state, "decoder.conv_in", conv(state, "post_quant_conv", vectors))
-    x = llamagen_middle(state, "decoder", x)
-    for index in range(2):
-        x = block(state, f"decoder.conv_blocks.0.res.{index}", x, llamagen=True)
-        x = attention(state, f"decoder.conv_blocks.0.attn.{index}", x)
-    x = conv(state, "decoder.conv_blocks.0.upsample.conv", doubled(x))
-    for index in range(2):
-        x = block(state, f"decoder.conv_blocks.1.res.{index}", x, llamagen=True)
-    x = conv(state, "decoder.conv_out", swish(norm(state, "decoder.norm_out", x)))
-    return (x + 1) / 2
-
 
 class Format(NamedTuple):
     load: Callable[[str | os.PathLike[str], TokenizerConfig], Tokenizer]
@@ -213,8 +43,6 @@ class Format(NamedTuple):
     config: TokenizerConfig
     shapes: Shapes
     ignored: str | None = None
-    latent: Callable[[State, Tensor], Tensor] | None = None
-    decoded: Callable[[State, Tensor], Tensor] | None = None
 
 
 FORMATS = {
@@ -222,25 +50,16 @@ FORMATS = {
         load_vqgan,
         import_vqgan,
         CONFIG,
-        maskgit_shapes(("block_1", "block_2"), "upsample.conv"),
+        VQGAN_SHAPES,
         ignored="loss.discriminator.main.0.weight",
     ),
-    "open_muse": Format(
-        load_open_muse,
-        import_open_muse,
-        CONFIG,
-        maskgit_shapes(("0", "1"), "upsample_conv"),
-        latent=open_muse_latent,
-        decoded=open_muse_decoded,
-    ),
+    "open_muse": Format(load_open_muse, import_open_muse, CONFIG, OPEN_MUSE_SHAPES),
     "llamagen": Format(
         load_llamagen,
         import_llamagen,
         LLAMAGEN_CONFIG,
-        llamagen_shapes(),
+        LLAMAGEN_SHAPES,
         ignored="quantize.codebook_used",
-        latent=llamagen_latent,
-        decoded=llamagen_decoded,
     ),
 }
 SUFFIXES = ("ckpt", "pth", "pt", "bin", "safetensors")
@@ -253,9 +72,7 @@ def published(request: pytest.FixtureRequest) -> Format:
 
 @pytest.fixture
 def state(published: Format) -> dict[str, Tensor]:
-    """Random weights under their published names."""
-    generator = torch.Generator().manual_seed(0)
-    return {key: torch.randn(shape, generator=generator) for key, shape in published.shapes.items()}
+    return random_weights(published.shapes, seed=0)
 
 
 def write(state: object, file: Path) -> Path:
@@ -264,9 +81,6 @@ def write(state: object, file: Path) -> Path:
     else:
         torch.save(state, file)
     return file
-
-
-IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 def test_every_weight_is_taken_over(published: Format, state: dict[str, Tensor]) -> None:
@@ -279,33 +93,6 @@ def test_every_weight_is_taken_over(published: Format, state: dict[str, Tensor])
         codes = codes / codes.norm(dim=1, keepdim=True)
     torch.testing.assert_close(tokenizer.quantizer.codebook, codes)
     assert taken == sorted(value.sum().item() for value in state.values())
-
-
-@pytest.mark.parametrize("name", ["open_muse", "llamagen"])  # tests/parity has the third
-@torch.no_grad()
-def test_same_numbers_as_published(name: str) -> None:
-    published = FORMATS[name]
-    generator = torch.Generator().manual_seed(2)
-    state = {
-        key: 0.3 * torch.randn(shape, generator=generator)
-        for key, shape in published.shapes.items()
-    }
-    tokenizer = published.convert(state, published.config)
-    latent = published.latent(state, IMAGES)
-    torch.testing.assert_close(tokenizer.latent(IMAGES), latent, rtol=1e-4, atol=1e-5)
-
-    codebook = state["quantize.embedding.weight"]
-    if published.config.normalize_codes:
-        latent = latent / latent.norm(dim=1, keepdim=True)
-        codebook = codebook / codebook.norm(dim=1, keepdim=True)
-    distances = (latent[:, None] - codebook[None, :, :, None, None]).square().sum(2)
-    assert torch.equal(tokenizer.encode(IMAGES), distances.argmin(1))
-
-    codes = torch.randint(0, 5, (2, 4, 4), generator=generator)
-    expected = published.decoded(state, codes)
-    decoded = tokenizer.decoder(tokenizer.quantizer.lookup(codes))
-    torch.testing.assert_close(decoded, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(tokenizer.decode(codes), expected.clamp(0, 1), rtol=1e-4, atol=1e-5)
 
 
 def test_what_only_training_needs_is_ignored(published: Format, state: dict[str, Tensor]) -> None:
