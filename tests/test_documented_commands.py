@@ -11,7 +11,14 @@ import pytest
 from adanat import cli
 from workspace import ROOT
 
-PAGES = ("README.md", "apps/README.md", "docs/benchmarks.md", "docs/evaluation.md")
+PAGES = (
+    "README.md",
+    "apps/README.md",
+    "docs/benchmarks.md",
+    "docs/evaluation.md",
+    "docs/performance.md",
+    *sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "docs" / "results").glob("*.md")),
+)
 PLACEHOLDERS = {"RECIPE": "tiny"}  # any other capitals stand for paths
 
 _FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -51,7 +58,7 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_are_understood(page: str) -> None:
     found = list(commands(ROOT / page))
-    assert len(found) >= 3
+    assert found
     for arguments in found:
         if arguments != ["--help"]:
             cli.main(arguments)

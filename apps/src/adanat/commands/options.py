@@ -23,7 +23,7 @@ _RECIPE_HELP = {
     "emoji-scenes-text": "Emoji on coloured grounds, 64 pixels, by caption: hours.",
     "fashion-mnist": "Clothes of 28x28 pixels, hours: rank policies.",
     "fashion-mnist-quick": "Clothes of 28x28 pixels, a quarter of an hour: a first look.",
-    "fashion-mnist-smoke": "Clothes, two minutes: does every stage still fit?",
+    "fashion-mnist-smoke": "Clothes, a few minutes: does every stage still fit?",
     "tiny": "Half a minute: tests and trial runs.",
     "tiny-text": "The same with captions.",
     **_BENCHMARK_HELP,
