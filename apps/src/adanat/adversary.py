@@ -80,10 +80,7 @@ class Adversary:
         self._fakes.clear()
         sums: dict[str, float] = {}
         for _ in range(updates):
-            whole, chosen = self._draw(self._real), self._draw(fake).take(self._rows)
-            if not self.reward.discriminator.is_calibrated:  # on what all processes draw
-                self.reward.discriminator.calibrate(whole.features)
-            real = whole.take(self._rows)
+            real, chosen = (self._draw(side).take(self._rows) for side in (self._real, fake))
             metrics = self.reward.update(*real, *chosen)
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value / updates
