@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import late_process
 import pytest
 import several_processes
 import torch
@@ -94,6 +95,14 @@ def test_a_killed_process_is_started_again_to_the_same_result(tmp_path: Path, al
     found, expected = (torch.load(f / "out.pt", weights_only=True) for f in (tmp_path, alone))
     assert len(found["nat"]["metrics"]) == STEPS - 2  # the second attempt went on from step 2
     assert_equal(found["nat"]["weights"], expected["nat"]["weights"])
+
+
+@pytest.mark.slow
+def test_work_of_one_process_is_waited_for_and_a_lost_one_is_not(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [late_process.__file__, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "waited, then gave up\n", done.stderr
 
 
 def test_one_process_alone() -> None:

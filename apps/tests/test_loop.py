@@ -299,8 +299,32 @@ def test_processes_that_find_different_checkpoints_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AccelerateEngine, "largest", lambda self, number: max(number, 5))
-    with pytest.raises(StorageError, match=r"process 0 finds step 0 in .*, another one step 5"):
+    with pytest.raises(StorageError, match=r"process 0 finds 0 steps done in .*, another one 5"):
         _train(tmp_path)
+
+
+def test_processes_draw_their_own_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[float] = []
+
+    def train(name: str) -> None:
+        torch.manual_seed(0)  # as all processes do, to begin with the same weights
+        train_loop(
+            step_fn=lambda step: drawn.append(torch.rand(()).item()) or {},
+            total_steps=1,
+            folder=tmp_path / name,
+            get_state=dict,
+            set_state=lambda state: None,
+            description="test",
+        )
+
+    for name in ("main", "main again"):
+        train(name)
+    for index in (1, 2):
+        monkeypatch.setattr(AccelerateEngine, "process_index", index)
+        train(f"process {index}")
+    torch.manual_seed(0)
+    assert drawn[:2] == [torch.rand(()).item()] * 2
+    assert len(set(drawn)) == 3
 
 
 def test_pictures_are_kept_as_files_and_events(tmp_path: Path) -> None:

@@ -22,9 +22,12 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.optim import Optimizer
 
+from adanat.errors import StorageError
+
 Precision = Literal["no", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("no", "bf16")
 _BUCKET_BYTES = 64 * 2**20
+_LONGEST_STEP = timedelta(hours=1)  # until all processes have come to an exchange, a save included
 _LONGEST_WAIT = timedelta(days=2)  # for what one process does while the others wait
 
 
@@ -33,18 +36,25 @@ class AccelerateEngine:
 
     Args:
         precision: ``no`` for the parameters' own, ``bf16`` for autocast in forward passes.
+        timeout: After which a process that does not come to an exchange counts as lost, and the
+            others end, for torchrun to start all again. `wait` has more patience.
 
     Raises:
         ValueError: An unknown precision.
     """
 
-    def __init__(self, precision: Precision = "no") -> None:
+    def __init__(self, precision: Precision = "no", *, timeout: timedelta = _LONGEST_STEP) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
-        _join_processes()
+        _join_processes(timeout)
         self._accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),  # or it would ignore the processes there
             mixed_precision=precision,
+        )
+        self._waiting = (
+            torch.distributed.new_group(timeout=_LONGEST_WAIT)
+            if torch.distributed.is_initialized()
+            else None
         )
         self._followed: list[nn.Parameter] = []
         self._touched: set[nn.Parameter] = set()
@@ -155,6 +165,22 @@ class AccelerateEngine:
         """The largest of the processes' numbers."""
         return int(self.gather(torch.tensor([int(number)])).max())
 
+    def require_equal(self, number: int, what: str) -> None:
+        """Make sure that all processes have read the same from the run folder.
+
+        Args:
+            number: How much there is, such as the step of a checkpoint.
+            what: What it counts and where that lies, for the message.
+
+        Raises:
+            StorageError: Another process has found more.
+        """
+        if (largest := self.largest(number)) != number:
+            raise StorageError(
+                f"process {self.process_index} finds {number} {what}, another one {largest}: "
+                "put --output-dir on a disk that all nodes share"
+            )
+
     @contextmanager
     def main_first(self) -> Iterator[None]:
         """The main process goes through the block before the others, to whom it leaves files."""
@@ -165,8 +191,10 @@ class AccelerateEngine:
             self.wait()
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
-        self._accelerator.wait_for_everyone()
+        """Return when all processes have come here, however long one of them works alone."""
+        if self._waiting is not None:
+            devices = [self.device.index] if self.device.type == "cuda" else None
+            torch.distributed.barrier(self._waiting, device_ids=devices)
 
     def close(self) -> None:
         """Leave the other processes, when the work is done."""
@@ -175,7 +203,7 @@ class AccelerateEngine:
             torch.distributed.destroy_process_group()
 
 
-def _join_processes() -> None:
+def _join_processes(timeout: timedelta) -> None:
     """Start the process group that torchrun or `accelerate launch` describe in the environment.
 
     torchrun keeps its key-value store over restarts. Without a prefix of its own, an attempt would
@@ -190,7 +218,7 @@ def _join_processes() -> None:
         store=PrefixStore(f"attempt-{attempt}", store),
         rank=rank,
         world_size=world_size,
-        timeout=_LONGEST_WAIT,
+        timeout=timeout,
     )
 
 

@@ -137,12 +137,9 @@ def train_loop(
                 f"the checkpoint of step {step} in {checkpoints} does not fit this model: {error}. "
                 "Start the stage anew with --overwrite, or choose another --output-dir."
             ) from error
-
-    if (newest := engine.largest(step)) != step:
-        raise StorageError(
-            f"process {engine.process_index} finds step {step} in {checkpoints}, another one step "
-            f"{newest}: put --output-dir on a disk that all nodes share"
-        )
+    else:
+        _give_own_random_state(step, engine)
+    engine.require_equal(step, f"steps done in {checkpoints}")
 
     def save() -> None:
         state = {
@@ -256,9 +253,15 @@ def _random_states(engine: AccelerateEngine) -> dict[str, Any]:
     return states
 
 
+def _give_own_random_state(step: int, engine: AccelerateEngine) -> None:
+    """Let other processes than the main one not drop out the same activations as that one."""
+    if not engine.is_main:
+        torch.manual_seed(derive_seed(step, "process", engine.process_index))
+
+
 def _set_random_states(states: Mapping[str, Any], step: int, engine: AccelerateEngine) -> None:
     if engine.process_index >= len(states["cpu"]):  # it was saved by fewer processes
-        torch.manual_seed(derive_seed(step, "process", engine.process_index))
+        _give_own_random_state(step, engine)
         return
     # Copied, because torch reads a state from the start of its tensor's storage.
     torch.set_rng_state(states["cpu"][engine.process_index].clone())
