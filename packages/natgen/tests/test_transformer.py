@@ -41,6 +41,19 @@ def test_null_context(text_model, class_model):
         class_model.set_null_context(context)
 
 
+@pytest.mark.parametrize("kind", ["class_model", "text_model"])
+def test_dropout_is_on_the_tokens_alone(kind, request):
+    model = request.getfixturevalue(kind)
+    condition = torch.tensor([0, 3]) if kind == "class_model" else torch.randn(2, 3, 6)
+    patches = torch.zeros(2, 12, 1, dtype=torch.int64)
+    expected, tokens = model.condition(condition), model.token_embedding(patches)
+    model.train()
+    assert torch.equal(model.condition(condition), expected)
+    dropped = (model.token_embedding(patches) == 0).float().mean()
+    assert 0 < dropped < 0.3
+    assert (tokens != 0).all()
+
+
 def test_samples_do_not_see_one_another(class_model):
     tokens, labels = tokens_of(class_model), torch.tensor([1, 2, 3])
     together = class_model(tokens, labels).logits

@@ -30,12 +30,15 @@ class TokenEmbedding(nn.Module):
 
 
 class ClassCondition(nn.Module):
-    """One context token for a class label; the null class is the last row of its table."""
+    """One context token for a class label; the null class is the last row of its table.
 
-    def __init__(self, num_classes: int, embed_dim: int, dropout: float) -> None:
+    As published, it has no dropout.
+    """
+
+    def __init__(self, num_classes: int, embed_dim: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.embedding = TokenEmbedding(num_classes + 1, 1, embed_dim, dropout)
+        self.embedding = TokenEmbedding(num_classes + 1, 1, embed_dim, dropout=0.0)
 
     def forward(self, labels: Tensor) -> Tensor:
         """Labels (B,) int64 in [0, num_classes] -> (B, 1, D)."""

@@ -21,7 +21,7 @@ class NATConfig:
         num_classes: number of real classes; label ``num_classes`` is the null class.
         context_dim: channels of the text features.
         num_context_tokens: context tokens ahead of the image tokens; 1 for classes.
-        dropout: on the embeddings, in training only.
+        dropout: on the token embeddings, in training only.
         attention: backend; "auto" chooses by device and by asking for the operator.
     """
 

@@ -44,7 +44,10 @@ class Block(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """Features to logits over the real codes; the output table is the token embedding's."""
+    """Features to logits over the real codes; the output table is the token embedding's.
+
+    Its gradients reach the table, too. (In training, the published code detaches it here.)
+    """
 
     def __init__(self, config: NATConfig) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class NAT(nn.Module, PyTorchModelHubMixin, library_name="natgen", tags=["masked-
         )
         self.condition: ClassCondition | TextCondition
         if config.num_classes is not None:
-            self.condition = ClassCondition(config.num_classes, dim, config.dropout)
+            self.condition = ClassCondition(config.num_classes, dim)
         elif config.context_dim is not None:
             self.condition = TextCondition(config.context_dim, config.num_context_tokens, dim)
         self.in_blocks = nn.ModuleList(Block(config, merges_skip=False) for _ in range(half))
