@@ -18,6 +18,7 @@ from adanat.engine import AccelerateEngine
 from adanat.generation import Generator, balanced_labels
 from adanat.loop import IntervalHook, PictureHook, train_loop
 from adanat.sampling_order import batch_indices
+from advreward import AdversarialConfig, AdversarialReward, Discriminator, DiscriminatorConfig
 from natgen import NAT, NATConfig, NATTrainer, NATTrainingConfig, published
 from natgen.transformer import Block
 from torch import Tensor
@@ -193,6 +194,27 @@ def train_tokenizer(engine: AccelerateEngine) -> dict[str, object]:
     return {"metrics": losses, "weights": trainer.state_dict()["tokenizer"]}
 
 
+def train_discriminator(engine: AccelerateEngine) -> dict[str, object]:
+    torch.manual_seed(engine.process_index)
+    discriminator = Discriminator(DiscriminatorConfig(channels={"means": 3}, num_classes=3))
+    engine.follow(discriminator)
+    config = AdversarialConfig(learning_rate=0.01, gradient_penalty=0.5)
+    reward = AdversarialReward(
+        lambda images: {"means": images.mean(dim=(2, 3), keepdim=True)},
+        discriminator,
+        config,
+        engine,
+    )
+    pictures = torch.rand(STEPS, 2, BATCH_SIZE, 3, 8, 8, generator=torch.Generator().manual_seed(6))
+    rows = engine.rows(BATCH_SIZE)
+    labels = torch.arange(BATCH_SIZE)[rows] % 3
+    metrics = []
+    for sides in pictures:
+        real, fake = (reward.extract(side[rows]) for side in sides)
+        metrics.append(engine.mean(reward.update(real, labels, fake, labels)))
+    return {"metrics": metrics, "weights": discriminator.state_dict()}
+
+
 def decode(engine: AccelerateEngine) -> dict[str, Tensor]:
     torch.manual_seed(4)
     generator = Generator(
@@ -217,6 +239,7 @@ def everything(engine: AccelerateEngine, folder: Path) -> dict[str, object]:
         "nat": train_nat(engine, folder / "nat"),
         "sharded": train_sharded(engine, folder / "sharded"),
         "tokenizer": train_tokenizer(engine),
+        "discriminator": train_discriminator(engine),
         "decoded": decode(engine),
     }
 
