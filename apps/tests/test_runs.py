@@ -5,6 +5,8 @@ import errno
 import json
 import math
 import os
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,6 +119,40 @@ def test_clear_deletes_only_what_a_stage_made(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="this program did not make it"):
         Stage("train", tmp_path / "photos", Config()).clear()
     assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+def test_a_disk_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("adanat.runs.fcntl.flock", refuse)
+    with (
+        pytest.raises(StorageError, match=r"cannot lock .*: Function not implemented. Choose"),
+        Stage("train", tmp_path, Config()),
+    ):
+        pass
+
+
+class SecondProcess:
+    """A process on another node, which sees with a delay what the main one has written."""
+
+    is_main = False
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        self._writes = [threading.Timer(0.3, write), threading.Timer(0, lambda: None)]
+
+    def wait(self) -> None:
+        self._writes.pop().start()
+
+
+def test_other_processes_see_that_a_stage_is_done(tmp_path: Path) -> None:
+    def write() -> None:
+        with Stage("train", tmp_path, Config()) as stage:
+            stage.finish({"loss": 0.5})
+
+    with Stage("train", tmp_path, Config(), processes=SecondProcess(write)) as stage:
+        pass
+    assert stage.results() == {"loss": 0.5}
 
 
 def test_two_processes_cannot_work_on_one_stage(tmp_path: Path) -> None:

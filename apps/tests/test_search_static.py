@@ -1,18 +1,20 @@
 """The stage `search-static`: its budget, its record, and that it resumes to the same schedule."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from adanat.checkpoints import atomic_write_json, read_json
 from adanat.contestants import STATIC_SEARCHED, describe, searched_schedule
-from adanat.errors import StageError
+from adanat.engine import AccelerateEngine
+from adanat.errors import StageError, StorageError
 from adanat.judge import LITE2, Judge, Sampled
 from adanat.metrics import Reference
 from adanat.recipes import get_recipe
 from adanat.run import Run
-from adanat.stages import search_static, search_static_if_included
+from adanat.stages import search_more_steps, search_static, search_static_if_included
 from natgen import StaticSchedule
 from numpy.random import default_rng
 
@@ -71,3 +73,12 @@ def test_it_is_part_of_a_run_only_where_the_recipe_says_so(run: Run) -> None:
 
 def test_it_has_a_name_in_tables() -> None:
     assert "gradients" in describe(STATIC_SEARCHED)
+
+
+@pytest.mark.parametrize("search", [search_static, search_more_steps])
+def test_processes_that_read_different_scores_are_refused(
+    run: Run, search: Callable[[Run], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AccelerateEngine, "largest", lambda self, number: max(number, 3))
+    with pytest.raises(StorageError, match=r"finds 0 scores in .*measured.json, another one 3"):
+        search(run)

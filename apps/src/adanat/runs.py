@@ -21,6 +21,8 @@ CONFIG_FILE = "config.json"
 DONE_FILE = "done.json"
 _LOCK_FILE = ".lock"
 _SECONDS_FILE = "seconds.json"
+_LONGEST_DELAY = 90.0
+"""Seconds after which even a network disk shows a file that another node has written."""
 
 
 def config_to_json(config: object) -> Any:
@@ -209,10 +211,17 @@ class Stage:
             self._lock = None
         if self._processes is not None and error is None:
             self._processes.wait()  # for what the main one has written
+            self._wait_until_seen()
 
     @property
     def _writes(self) -> bool:
         return self._processes is None or self._processes.is_main
+
+    def _wait_until_seen(self) -> None:
+        """Return when this process, too, sees that the stage is done: network disks are late."""
+        until = time.monotonic() + _LONGEST_DELAY
+        while not (self.folder / DONE_FILE).is_file() and time.monotonic() < until:
+            time.sleep(0.1)
 
     def _take_lock(self) -> IO[str]:
         """An open file whose lock the system drops when this process ends, however it ends."""
@@ -225,6 +234,11 @@ class Stage:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.close()
+            if not isinstance(error, BlockingIOError):
+                raise StorageError(
+                    f"cannot lock {self.folder} against other processes: {error.strerror}. Choose "
+                    "an --output-dir whose disk has file locks (Lustre: mounted with flock)."
+                ) from error
             raise StageError(
                 f"another process is working on stage {self.name!r} in {self.folder}; "
                 "wait for it or choose another --output-dir"

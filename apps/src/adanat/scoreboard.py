@@ -44,6 +44,7 @@ class Scoreboard:
         self._run = run
         self._path = folder / "scores.json"
         self.rows: list[dict[str, Any]] = read_json(self._path) if self._path.is_file() else []
+        run.engine.require_equal(len(self.rows), f"scores in {self._path}")
         self._policies: dict[str, DecodingPolicy] = {}
         with run.engine.main_first():  # it trains
             self.classifier = _load_or_train_classifier(run, folder / "classifier")

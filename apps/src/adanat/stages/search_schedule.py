@@ -63,6 +63,7 @@ class _Measured:
         self._judge = Judge(run)
         self._reference: Reference | None = None
         self.rows: list[dict[str, Any]] = read_json(self._path) if self._path.is_file() else []
+        self._engine.require_equal(len(self.rows), f"scores in {self._path}")
 
     def best(self, points: Iterable[SchedulePoint]) -> SchedulePoint:
         """The point of the smallest distance; the first of equals."""

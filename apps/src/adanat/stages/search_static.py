@@ -39,6 +39,7 @@ def search_static(run: Run) -> None:
         path = stage.folder / "measured.json"
         if path.is_file():
             search.load_state_dict(read_json(path))
+        run.engine.require_equal(len(search.state_dict()["scores"]), f"scores in {path}")
 
         def write_down() -> None:
             if run.engine.is_main:
