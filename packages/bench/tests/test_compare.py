@@ -83,10 +83,27 @@ def test_a_benchmark_that_has_gone_fails(tmp_path: Path, old: Path) -> None:
     assert compare(new, old).added == ("copying",)
 
 
+def test_the_command_says_in_a_line_what_it_cannot_compare(
+    tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = write(tmp_path / "empty.json", {})
+    for new, complaint in ((empty, "no benchmark in common"), (tmp_path / "none.json", "No such")):
+        with pytest.raises(SystemExit, match="2"):
+            main(["compare", str(old), str(new)])
+        assert complaint in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, old: Path) -> None:
     other = write(tmp_path / "new.json", {"matrix": 0.02}, precision="bf16")
     with pytest.raises(ValueError, match="precision is 'fp32' and 'bf16'"):
         compare(old, other)
+    on_cpu = write(tmp_path / "cpu.json", {"matrix": 0.02}, device="cpu")
+    on_gpus = [
+        write(tmp_path / f"{name}.json", {"matrix": 0.02}, device=name) for name in ("A100", "H100")
+    ]
+    with pytest.raises(ValueError, match="device is 'cpu' and 'H100'"):
+        compare(on_cpu, on_gpus[1])
+    assert compare(*on_gpus).passed
     empty = write(tmp_path / "empty.json", {})
     with pytest.raises(ValueError, match="no benchmark in common"):
         compare(old, empty)

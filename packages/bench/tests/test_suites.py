@@ -61,6 +61,7 @@ def test_suites_write_rates_hardware_and_versions(tmp_path: Path) -> None:
         assert next(rate for key, rate in note.items() if key.endswith("_per_second")) > 0
         assert min(note["calibration"].values()) > 0
         assert note["work"]["calls"] > 0
+        assert note["peak_bytes"] > 0
         assert (note["share_of_matrix_ceiling"] > 0) == (note["work"]["flops"] > 0)
         assert (note["work"]["flops"] > 0) == (name not in ("bench_draw", "bench_token_store"))
     assert notes["bench_generation_plain[T4]"]["passes_per_image"] == 9

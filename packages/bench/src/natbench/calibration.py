@@ -59,7 +59,9 @@ def calibrate(
         tries: the best of so many counts.
     """
     side, num_bytes = _SIDE[device.type], _COPIED_BYTES[device.type]
-    a, b, out = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(3))
+    # Random numbers: products of constant ones draw less power, and on a GPU run faster by it.
+    generator = torch.Generator(device).manual_seed(0)
+    a, b, out = torch.randn(3, side, side, generator=generator, device=device).to(dtype)
     source = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
     one = torch.ones(1, device=device)

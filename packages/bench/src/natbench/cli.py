@@ -87,7 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if getattr(options, "threads", None) is not None:
         torch.set_num_threads(options.threads)
     if options.command == "compare":
-        comparison = compare(options.old, options.new, threshold=options.threshold)
+        try:
+            comparison = compare(options.old, options.new, threshold=options.threshold)
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
         print(comparison.table())
         return 0 if comparison.passed else 1
     if options.command == "ratio":

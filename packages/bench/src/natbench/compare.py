@@ -78,7 +78,8 @@ def compare(old: Path, new: Path, *, threshold: float = DEFAULT_THRESHOLD) -> Co
 
     Args:
         old: result file of `natbench run --output`.
-        new: likewise, of the same preset, batch size, precision and clock.
+        new: likewise, of the same preset, batch size, precision and clock; of any GPU where the
+            old one is of a GPU.
         threshold: the highest ratio that passes.
 
     Raises:
@@ -92,6 +93,9 @@ def compare(old: Path, new: Path, *, threshold: float = DEFAULT_THRESHOLD) -> Co
         for key in _SETTINGS
         if before[0].get(key) != after[0].get(key)
     ]
+    devices = [settings.get("device") for settings, _ in (before, after)]
+    if devices[0] != devices[1] and "cpu" in devices:
+        differing.append(f"device is {devices[0]!r} and {devices[1]!r}")
     if differing:
         raise ValueError(f"{old} and {new} cannot be compared: {', '.join(differing)}")
     shared = [name for name in before[1] if name in after[1]]

@@ -1,7 +1,7 @@
 """Counts what a call does: floating-point operations, operand bytes, operators, peak memory."""
 
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,10 +11,8 @@ from torch.utils.flop_counter import flop_registry
 
 from natbench.calibration import Work
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
-
-class _WorkCounter(TorchDispatchMode):
+class _Operators(TorchDispatchMode):
     """Sees every operator below autograd.
 
     Operations come from the formulas of torch's flop counter; that counter itself follows modules
@@ -24,6 +22,9 @@ class _WorkCounter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.work = Work(0, 0, 0)
+        self.peak_bytes = 0
+        """Most memory that new tensors took at a time."""
+        self._live_bytes = 0
 
     def __torch_dispatch__(
         self,
@@ -41,56 +42,67 @@ class _WorkCounter(TorchDispatchMode):
                 return parts
         result = func(*args, **kwargs)
         flops = 0 if formula is None else formula(*args, **kwargs, out_val=result)
+        given, made = list(_tensors((args, *kwargs.values()))), list(_tensors(result))
         # A view moves nothing.
-        operands = () if func.is_view else (*args, *kwargs.values(), result)
+        num_bytes = 0 if func.is_view else sum(tensor.nbytes for tensor in given + made)
         work = self.work
-        self.work = Work(work.flops + flops, work.bytes + _num_bytes(operands), work.calls + 1)
+        self.work = Work(work.flops + flops, work.bytes + num_bytes, work.calls + 1)
+        self._follow(given, made)
         return result
+
+    def _follow(self, given: Iterable[Tensor], made: Iterable[Tensor]) -> None:
+        """Count the memory of what was made, unless it was given, until it is freed."""
+        known = {_storage_id(tensor) for tensor in given}
+        for tensor in made:
+            if _storage_id(tensor) in known:  # a view, or written in place
+                continue
+            known.add(_storage_id(tensor))
+            memory = tensor.untyped_storage()
+            self._live_bytes += memory.nbytes()
+            weakref.finalize(memory, self._free, memory.nbytes())
+        self.peak_bytes = max(self.peak_bytes, self._live_bytes)
+
+    def _free(self, num_bytes: int) -> None:
+        self._live_bytes -= num_bytes
 
 
 def count_work(function: Callable[[], object]) -> Work:
     """Run `function` once and count; what runs inside of compiled code is not seen."""
-    counter = _WorkCounter()
-    with counter:
+    seen = _Operators()
+    with seen:
         function()
-    return counter.work
+    return seen.work
 
 
-def peak_memory(function: Callable[[], object], device: torch.device) -> int | None:
+def peak_memory(function: Callable[[], object], device: torch.device) -> int:
     """Bytes that `function` needs at its peak, beyond what was held before.
 
-    On the CPU it is the growth of the resident memory, which Linux alone tells, and which misses
-    what fits into memory that the process had freed and kept.
-
-    Returns:
-        None where the system does not tell.
+    On a GPU as its allocator tells; the replay of a CUDA graph allocates nothing. Elsewhere, the
+    meta device included, it is the memory of the tensors that operators make, as long as they live:
+    what an operator needs within itself is not seen.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         function()
-        return torch.cuda.max_memory_allocated(device) - before
-    try:
-        _CLEAR.write_text("5")  # resets the high-water mark
-    except OSError:
+        peak: int = torch.cuda.max_memory_allocated(device)
+        return peak - before
+    seen = _Operators()
+    with seen:
         function()
-        return None
-    before = _high_water()
-    function()
-    return _high_water() - before
+    return seen.peak_bytes
 
 
-def _high_water() -> int:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+def _tensors(value: object) -> Iterator[Tensor]:
+    """The tensors of an operator's arguments or results."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
 
 
-def _num_bytes(values: Iterable[object]) -> int:
-    total = 0
-    for value in values:
-        if isinstance(value, Tensor):
-            total += value.numel() * value.element_size()
-        elif isinstance(value, list | tuple):
-            total += _num_bytes(value)
-    return total
+def _storage_id(tensor: Tensor) -> int:
+    identity: int = tensor.untyped_storage()._cdata
+    return identity

@@ -3,7 +3,7 @@
 import math
 import platform
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from natbench.calibration import CLOCKS
 from natbench.presets import PRESETS, Preset
 from natbench.workload import Workload, build_workload
 
-_MEASURED = ("natbench", "vqtok", "natgen", "policyrl", "advreward", "torch", "timm")
+_MEASURED = ("natbench", "vqtok", "natgen", "policyrl", "advreward", "torch", "timm", "xformers")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,7 +58,7 @@ def pytest_benchmark_update_machine_info(
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
-        "versions": {name: version(name) for name in _MEASURED},
+        "versions": {name: _version(name) for name in _MEASURED},
     }
 
 
@@ -80,6 +80,13 @@ def workload(pytestconfig: pytest.Config) -> Workload:
         pytestconfig.getoption("precision"),
         CLOCKS[pytestconfig.getoption("clock")],
     )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None  # xformers is installed where it may serve
 
 
 def _preset(config: pytest.Config) -> Preset:

@@ -28,20 +28,21 @@ def run_benchmark(
         function: returns without waiting for the device.
         unit: what a call makes, such as "images".
         count: how many of them.
-        counted: does the same work in single calls, where `function` hides them in a CUDA graph or
-            in compiled code.
+        counted: does the same work in single calls, where `function` hides them and their memory
+            in a CUDA graph or in compiled code.
     """
     call = workload.timed(function)
     before = calibrate(workload.device, workload.dtype, clock=workload.clock)
     benchmark(call)
     after = calibrate(workload.device, workload.dtype, clock=workload.clock)
     ceilings = Calibration(*map(max, before, after))
-    work = count_work(call if counted is None else workload.timed(counted))
+    seen = call if counted is None else workload.timed(counted)
+    work = count_work(seen)
     benchmark.extra_info.update(
         batch_size=count,
         calibration=ceilings._asdict(),
         work=work._asdict(),
-        peak_bytes=peak_memory(call, workload.device),
+        peak_bytes=peak_memory(seen, workload.device),
     )
     if benchmark.stats is None:  # --benchmark-disable
         return

@@ -7,6 +7,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
+from vqtok import Tokenizer
 
 from natbench.recording import run_benchmark
 from natbench.reference_loop import generate_plainly
@@ -102,33 +103,32 @@ def bench_pictures(benchmark: BenchmarkFixture, workload: Workload, num_steps: i
     On a GPU the network and the picture decoder are compiled.
     """
     tokenizer, policy = workload.cast(workload.tokenizer), workload.policy(num_steps)
+    compiled = workload.cast(tokenizer)
     if workload.device.type == "cuda":
-        tokenizer.decoder.compile()
+        compiled.decoder.compile()
     first = natgen.FirstStepCache(workload.cast(workload.nat), max_bytes=_FIRST_STEP_BYTES)
     decode = _static_decoder(workload, first, policy)
     indices = torch.arange(len(workload.labels), device=workload.device)
 
-    def pictures(tokens: Tensor) -> Tensor:
-        images = tokenizer.decode(tokens.unflatten(1, tokenizer.grid_size))
-        return images.mul(255).to(torch.uint8)
+    def pictures(draw: Callable[[], Tensor], decoder: Tokenizer) -> None:
+        def picture(tokens: Tensor) -> Tensor:
+            images = decoder.decode(tokens.unflatten(1, decoder.grid_size))
+            return images.mul(255).to(torch.uint8)
 
-    def generate() -> list[Tensor]:
-        batches = (decode(workload.labels, indices) for _ in range(_BATCHES))
-        return list(natgen.decode_behind(pictures, batches))
-
-    def count() -> None:
-        for _ in range(_BATCHES):
-            workload.tokenizer.decode(
-                _tokens(workload, first, policy).unflatten(1, tokenizer.grid_size)
-            )
+        for _ in natgen.decode_behind(picture, (draw() for _ in range(_BATCHES))):
+            pass
 
     run_benchmark(
         benchmark,
         workload,
-        _without_autocast(workload, generate),
+        _without_autocast(
+            workload, lambda: pictures(lambda: decode(workload.labels, indices), compiled)
+        ),
         unit="images",
         count=_BATCHES * len(indices),
-        counted=_without_autocast(workload, count),
+        counted=_without_autocast(
+            workload, lambda: pictures(lambda: _tokens(workload, first, policy), tokenizer)
+        ),
     )
 
 
@@ -154,17 +154,19 @@ def bench_generation_continuous(
 
 
 def bench_generation_plain(benchmark: BenchmarkFixture, workload: Workload, num_steps: int) -> None:
-    """The published loop of 2T + 1 passes with the same policy network."""
-    policy = workload.policy(num_steps)
+    """The published loop of 2T + 1 passes, policy and precision as of `bench_generation_static`."""
+    nat, policy = workload.cast(workload.nat), workload.policy(num_steps)
     generator = torch.Generator(workload.device).manual_seed(0)
-    with torch.no_grad():
-        run_benchmark(
-            benchmark,
+    run_benchmark(
+        benchmark,
+        workload,
+        _without_autocast(
             workload,
-            lambda: generate_plainly(workload.nat, policy, workload.labels, generator=generator),
-            unit="images",
-            count=len(workload.labels),
-        )
+            lambda: generate_plainly(nat, policy, workload.labels, generator=generator),
+        ),
+        unit="images",
+        count=len(workload.labels),
+    )
     benchmark.extra_info["passes_per_image"] = 2.0 * num_steps + 1
 
 

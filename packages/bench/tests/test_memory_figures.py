@@ -1,0 +1,41 @@
+"""The memory of generation that docs/performance.md states, counted on the meta device."""
+
+from __future__ import annotations
+
+import natgen
+import pytest
+import torch
+from natbench import PRESETS, peak_memory
+from natgen import NAT, DecodingState, NoiseSource, published
+from vqtok import Tokenizer
+
+META, BF16 = torch.device("meta"), torch.bfloat16
+FULL = PRESETS["full"]()
+
+
+@pytest.fixture
+def fused_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU's kernels, which keep no scores; the meta device would show them."""
+    monkeypatch.setattr(
+        "torch.nn.functional.scaled_dot_product_attention", lambda q, k, v: torch.empty_like(q)
+    )
+
+
+@pytest.mark.usefixtures("fused_attention")
+def test_a_guided_step_of_256_images() -> None:
+    with META:
+        nat = NAT(FULL.nat).eval().to(BF16)
+        tokens = torch.zeros(256, nat.seq_len, dtype=torch.int64)
+        keys = torch.zeros(256, dtype=torch.int64)
+    state = DecodingState(tokens, tokens, keys, keys, timestep=1, num_rows=0)
+    with torch.no_grad():
+        peak = peak_memory(lambda: natgen.step(nat, published(8), state, NoiseSource(0)), META)
+    assert peak == pytest.approx(4.65e9, rel=0.01)
+    assert sum(weight.nbytes for weight in nat.parameters()) == pytest.approx(0.39e9, rel=0.01)
+
+
+def test_pictures_of_64_token_grids() -> None:
+    decoder = Tokenizer(FULL.tokenizer).eval().to(META, BF16).decoder
+    latent = torch.zeros(64, 256, 16, 16, dtype=BF16, device=META)
+    with torch.no_grad():
+        assert peak_memory(lambda: decoder(latent), META) == pytest.approx(5.6e9, rel=0.01)
