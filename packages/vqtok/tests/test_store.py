@@ -127,6 +127,14 @@ def test_files_cut_off_are_named(tmp_path: Path, size: int) -> None:
         TokenStore(tmp_path)
 
 
+def test_cut_off_files_are_not_continued(tmp_path: Path) -> None:
+    write(open_writer(tmp_path), 0, 4)
+    file = tmp_path / "tokens.npy"
+    file.write_bytes(file.read_bytes()[:-60])
+    with pytest.raises(ValueError, match=r"tokens\.npy is cut off or damaged"):
+        open_writer(tmp_path)
+
+
 def test_conditions_in_bfloat16(tmp_path: Path) -> None:
     writer = open_writer(tmp_path)
     writer.write(0, TOKENS, {"labels": LABELS, "text": TEXT.bfloat16()})

@@ -11,13 +11,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
 
-Array = npt.NDArray[Any]
+from vqtok.store_files import (
+    HEADER,
+    check_fits,
+    condition_key,
+    layout,
+    new_array,
+    open_array,
+    read_header,
+    reopen_array,
+    to_array,
+    to_tensor,
+)
 
-_HEADER = "store.json"
 _MAX_CODEBOOK_SIZE = 2**16  # tokens are stored as uint16
 
 
@@ -40,8 +48,8 @@ class TokenStoreWriter:
         metadata: JSON values to keep with the store, such as the tokenizer's hash.
 
     Raises:
-        ValueError: if a value is out of range, or the folder holds a store that is complete or
-            was begun with other arguments.
+        ValueError: if a value is out of range, or the folder holds a store that is complete, was
+            begun with other arguments or is damaged.
         OSError: if the disk has no room for the whole store.
     """
 
@@ -79,20 +87,13 @@ class TokenStoreWriter:
         self._description: dict[str, Any] = json.loads(json.dumps(description))
         self._num_written = 0
         self.path.mkdir(parents=True, exist_ok=True)
-        resuming = (self.path / _HEADER).exists()
+        resuming = (self.path / HEADER).exists()
         if resuming:
-            self._num_written = self._check_resumable(_read_header(self.path))
+            self._num_written = self._check_resumable(read_header(self.path))
+        provide = reopen_array if resuming else new_array
         self._arrays = {
-            name: np.lib.format.open_memmap(
-                file,
-                mode="r+" if resuming else "w+",
-                dtype=None if resuming else np.dtype(dtype),
-                shape=None if resuming else shape,
-            )
-            for name, (file, dtype, shape) in _layout(self.path, self._description).items()
+            name: provide(*entry) for name, entry in layout(self.path, self._description).items()
         }
-        for file, _, _ in _layout(self.path, self._description).values():
-            _reserve(file)
         if not resuming:
             self._write_header(complete=False)
 
@@ -128,14 +129,15 @@ class TokenStoreWriter:
             low, high = (int(value) for value in token_grid.aminmax())
             if low < 0 or high >= codebook_size:
                 raise ValueError(f"token ids must be in [0, {codebook_size}), got {low} to {high}")
-        batch = {"tokens": token_grid, **_prefixed(conditions)}
+        batch = {"tokens": token_grid}
+        batch |= {condition_key(name): values for name, values in conditions.items()}
         for name, values in batch.items():
             expected = (end - start, *self._arrays[name].shape[1:])
             if tuple(values.shape) != expected:
                 raise ValueError(f"{name} must have shape {expected}, got {tuple(values.shape)}")
-        arrays = {name: _to_array(values) for name, values in batch.items()}
+        arrays = {name: to_array(values) for name, values in batch.items()}
         for name, array in arrays.items():
-            _check_fits(name, array, self._arrays[name].dtype)
+            check_fits(name, array, self._arrays[name].dtype)
         for name, array in arrays.items():
             self._arrays[name][start:end] = array
             self._arrays[name].flush()
@@ -176,12 +178,12 @@ class TokenStoreWriter:
 
     def _write_header(self, *, complete: bool) -> None:
         header = {**self._description, "num_written": self._num_written, "complete": complete}
-        temporary = self.path / f"{_HEADER}.tmp"
+        temporary = self.path / f"{HEADER}.tmp"
         with temporary.open("w") as file:
             json.dump(header, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(self.path / _HEADER)
+        temporary.replace(self.path / HEADER)
 
 
 class TokenStore:
@@ -201,7 +203,7 @@ class TokenStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        header = _read_header(self.path)
+        header = read_header(self.path)
         if not header["complete"]:
             raise ValueError(
                 f"token store {self.path} is incomplete, {header['num_written']} of "
@@ -210,9 +212,9 @@ class TokenStore:
         self.grid_size: tuple[int, int] = (header["grid_size"][0], header["grid_size"][1])
         self.codebook_size: int = header["codebook_size"]
         self.metadata: dict[str, Any] = header["metadata"]
-        arrays = {name: _open(*entry) for name, entry in _layout(self.path, header).items()}
+        arrays = {name: open_array(*entry) for name, entry in layout(self.path, header).items()}
         self.tokens = arrays["tokens"]
-        self.conditions = {name: arrays[_condition_key(name)] for name in header["conditions"]}
+        self.conditions = {name: arrays[condition_key(name)] for name in header["conditions"]}
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -229,88 +231,5 @@ class TokenStore:
         rows = np.asarray(indices, dtype=np.int64)
         if rows.size and rows.min() < 0:  # NumPy would count from the end
             raise IndexError(f"index {rows.min()} is out of range: items lie in [0, {len(self)})")
-        conditions = {name: _to_tensor(array[rows]) for name, array in self.conditions.items()}
-        return _to_tensor(self.tokens[rows]), conditions
-
-
-def _layout(
-    path: Path, description: Mapping[str, Any]
-) -> dict[str, tuple[Path, str, tuple[int, ...]]]:
-    """File, dtype and shape of every array of a store, by key."""
-    num_items = description["num_items"]
-    shapes = {"tokens": ("uint16", tuple(description["grid_size"]))}
-    for name, spec in description["conditions"].items():
-        shapes[_condition_key(name)] = (spec["dtype"], tuple(spec["shape"]))
-    return {
-        key: (path / f"{key}.npy", dtype, (num_items, *shape))
-        for key, (dtype, shape) in shapes.items()
-    }
-
-
-def _condition_key(name: str) -> str:
-    return f"condition_{name}"
-
-
-def _prefixed(conditions: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {_condition_key(name): values for name, values in conditions.items()}
-
-
-def _reserve(file: Path) -> None:
-    """Takes a file's whole room: writing to a mapped hole on a full disk would kill the process."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    size = file.stat().st_size
-    with file.open("r+b") as opened:
-        try:
-            os.posix_fallocate(opened.fileno(), 0, size)
-        except OSError as error:
-            raise OSError(
-                error.errno, f"cannot reserve {size} bytes for {file}: {error.strerror}"
-            ) from error
-
-
-def _check_fits(name: str, values: Array, dtype: np.dtype[Any]) -> None:
-    """Refuses what storing as integers would round or wrap around."""
-    if not np.issubdtype(dtype, np.integer) or not values.size:
-        return
-    if values.dtype.kind not in "iub":
-        raise ValueError(f"{name} is stored as {dtype}, got {values.dtype}")
-    bounds = np.iinfo(dtype)
-    low, high = int(values.min()), int(values.max())
-    if low < bounds.min or high > bounds.max:
-        raise ValueError(
-            f"{name} is stored as {dtype}, in [{bounds.min}, {bounds.max}], got {low} to {high}"
-        )
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    file = path / _HEADER
-    if not file.is_file():
-        raise FileNotFoundError(f"no token store in {path}: {_HEADER} is missing")
-    header: dict[str, Any] = json.loads(file.read_text())
-    return header
-
-
-def _open(file: Path, dtype: str, shape: tuple[int, ...]) -> Array:
-    try:
-        array: Array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (EOFError, ValueError) as error:
-        raise ValueError(f"{file} is cut off or damaged, write the store anew ({error})") from error
-    if array.dtype != np.dtype(dtype) or array.shape != shape:
-        raise ValueError(
-            f"{file} holds {array.dtype} of shape {array.shape}, "
-            f"but {_HEADER} says {dtype} of shape {shape}"
-        )
-    return array
-
-
-def _to_array(values: Tensor) -> Array:
-    exact = values.float() if values.dtype == torch.bfloat16 else values  # which NumPy lacks
-    array: Array = exact.detach().cpu().numpy()
-    return array
-
-
-def _to_tensor(values: Array) -> Tensor:
-    if np.issubdtype(values.dtype, np.integer):
-        values = values.astype(np.int64)
-    return torch.from_numpy(values)
+        conditions = {name: to_tensor(array[rows]) for name, array in self.conditions.items()}
+        return to_tensor(self.tokens[rows]), conditions
