@@ -8,6 +8,7 @@ import pytest
 import torch
 from adanat.commands.benchmarks import train
 from adanat.commands.flow import run_stages
+from adanat.commands.options import clear
 from adanat.doctor import Finding, examine, report
 from adanat.engine import AccelerateEngine
 from adanat.errors import DataError, StageError
@@ -59,7 +60,8 @@ def test_a_flow_ends_with_metrics_and_report(name: str, tmp_path: Path) -> None:
         assert metrics[policy]["lite2_fd"] > 0
     assert metrics["num_samples"] == 4
     assert run.folder.report.stat().st_size > 10_000
-    assert list(run.folder.generator.glob("pictures/samples-*.png"))
+    for folder in (run.folder.generator, run.folder.policy(0)):
+        assert list(folder.glob("pictures/samples-*.png"))
     assert run.nat().config.patch_size == (2 if name == "in512" else 1)
 
 
@@ -134,6 +136,20 @@ def test_data_must_be_prepared(tmp_path: Path) -> None:
 def test_other_data_are_refused(trained: Run, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds imagenet, not coco"):
         prepare_data(Run(tiny("coco"), tmp_path, trained.data_dir))
+
+
+def test_only_the_main_process_deletes_for_overwrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tiny("in256"), tmp_path)
+    with run.stages.data as stage:
+        stage.finish({})
+    monkeypatch.setattr(AccelerateEngine, "process_index", 1)
+    clear(run, [stage])
+    assert stage.is_done()
+    monkeypatch.setattr(AccelerateEngine, "process_index", 0)
+    clear(run, [stage])
+    assert not stage.is_done()
 
 
 def test_a_dry_run_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

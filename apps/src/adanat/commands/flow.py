@@ -46,7 +46,7 @@ def quickstart(
     """The whole loop on real images in minutes, ending with a table and a page of pictures."""
     run = open_run(get_recipe(_QUICKSTART_RECIPES[data]), output_dir, data_dir)
     if overwrite:
-        clear(_all_stages(run))
+        clear(run, _all_stages(run))
     run_stages(run, "report")
 
 

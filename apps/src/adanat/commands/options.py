@@ -62,10 +62,12 @@ def open_run(recipe: Recipe, output_dir: Path | None, data_dir: Path | None = No
     return Run(recipe, output_dir or Path("runs") / recipe.name, data_dir)
 
 
-def clear(stages: Sequence[Stage]) -> None:
-    """Delete what these stages have made."""
-    for stage in stages:
-        stage.clear()
+def clear(run: Run, stages: Sequence[Stage]) -> None:
+    """Delete what these stages of a run have made; of several processes the main one does."""
+    if run.engine.is_main:
+        for stage in stages:
+            stage.clear()
+    run.engine.wait()
 
 
 def run_command(
@@ -81,7 +83,7 @@ def run_command(
     ) -> None:
         run = open_run(recipe, output_dir, data_dir)
         if overwrite:
-            clear(stages(run))
+            clear(run, stages(run))
         work(run)
 
     return command

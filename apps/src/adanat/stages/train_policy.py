@@ -19,8 +19,9 @@ from policyrl import (
 from torch import Tensor
 
 from adanat.conditions import ConditionedReward
+from adanat.generation import from_uint8
 from adanat.judge import LITE2, Judge, Sampled
-from adanat.loop import IntervalHook, train_loop
+from adanat.loop import IntervalHook, PictureHook, train_loop
 from adanat.metrics import frechet_score, precision_recall
 from adanat.rewards import build_reward, save_discriminator
 from adanat.run import Run
@@ -31,6 +32,7 @@ from adanat.step_price import StepPrice
 _DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"float32": torch.float32, "bfloat16": torch.bfloat16}
 )
+_PICTURED_SAMPLES = 16
 
 
 def train_policies(run: Run) -> None:
@@ -66,6 +68,7 @@ def train_policy(run: Run, seed: int) -> None:
             save_every=max(1, run.recipe.checkpoint_every // 20),
             log_every=1,
             hooks=[IntervalHook(recipe.validate_every, selection.validate)],
+            pictures=[PictureHook(recipe.validate_every, "samples", selection.pictures, columns=4)],
             engine=run.engine,
         )
         if not run.engine.is_main:
@@ -181,6 +184,13 @@ class _Selection:
             self.distance, self.step = distance, step
             self._weights = {k: v.clone() for k, v in self._policy.state_dict().items()}
         return scores
+
+    def pictures(self) -> Tensor:
+        """The first validation samples under the current policy: only the policy changes."""
+        batches = self._judge.generator.batches(
+            self._policy, seed=self._seed, num_samples=_PICTURED_SAMPLES
+        )
+        return from_uint8(torch.cat([batch.images for batch in batches]))
 
     def parameters(self) -> Tensor:
         """(N, T, 4) that the current policy chooses for the validation samples."""
