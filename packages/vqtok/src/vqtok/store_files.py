@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Array = npt.NDArray[Any]
+MappedArray = np.memmap[Any, np.dtype[Any]]
 
 HEADER = "store.json"
 
@@ -44,21 +45,21 @@ def condition_key(name: str) -> str:
     return f"condition_{name}"
 
 
-def new_array(file: Path, dtype: str, shape: tuple[int, ...]) -> Array:
+def new_array(file: Path, dtype: str, shape: tuple[int, ...]) -> MappedArray:
     """Maps a new array of zeros for writing, with its room on the disk taken.
 
     Raises:
         OSError: if the disk has no room for it.
     """
-    array: Array = np.lib.format.open_memmap(file, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.dtype(dtype), shape=shape)
     _reserve(file)
     return array
 
 
-def reopen_array(file: Path, dtype: str, shape: tuple[int, ...]) -> Array:
+def reopen_array(file: Path, dtype: str, shape: tuple[int, ...]) -> MappedArray:
     """Maps an array to go on writing; raises as `open_array` and `new_array`."""
     open_array(file, dtype, shape)  # or a file that is cut off would be filled up with zeros
-    array: Array = np.lib.format.open_memmap(file, mode="r+")
+    array = np.lib.format.open_memmap(file, mode="r+")
     _reserve(file)
     return array
 
