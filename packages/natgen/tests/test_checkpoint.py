@@ -134,6 +134,7 @@ def test_a_missing_file(tmp_path):
         ({"token_emb.word_embeddings.weight": None}, r"x\.pth: .*missing 'token_emb\.word"),
         ({"context_embed.word_embeddings.weight": None}, r"x\.pth: .*missing 'context_embed\.wei"),
         ({"norm.weight": torch.zeros(3)}, r"x\.pth: norm\.weight is \(3,\).*\(24,\)"),
+        ({"mlm_layer.bias": torch.zeros(1, 1, 20)}, r"x\.pth: mlm_layer\.bias is \(19,\).*\(16,\)"),
         ({"mid_block.mlp.fc1.weight": torch.zeros(3)}, r"x\.pth: mid_block.*two axes"),
         (
             {"token_emb.position_embeddings.weight": torch.zeros(15, 24)},

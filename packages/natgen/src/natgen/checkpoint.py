@@ -64,7 +64,7 @@ def import_uvit(state_dict: Mapping[str, Tensor], config: NATConfig) -> NAT:
     for official, name in officials.items():
         weight = state_dict[official]
         if name == "head.bias":  # (1, 1, V + 1): the mask column is never predicted
-            weight = weight.flatten()[: config.codebook_size]
+            weight = weight.flatten()[:-1]
         if weight.shape != own[name].shape:
             raise ValueError(
                 f"{official} is {tuple(weight.shape)}, but the config asks for "

@@ -185,7 +185,11 @@ class TokenizerConfig:
 
 
 def f16_vqgan(image_size: int = 256) -> TokenizerConfig:
-    """The published f16 VQGAN: 1024 codes of 256 dimensions, 16 pixels a code (as published)."""
+    """The published f16 VQGAN: 1024 codes of 256 dimensions, 16 pixels a code (as published).
+
+    To train one in batches of fewer than about 32 images of 256 pixels, over all processes, lower
+    ``dead_code_threshold``: evenly used codes have a quarter of a hit an image.
+    """
     return TokenizerConfig(
         image_size=image_size,
         base_channels=128,
