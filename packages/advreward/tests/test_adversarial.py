@@ -212,6 +212,18 @@ def test_sides_may_differ_in_number(toy) -> None:
     assert set(metrics) == names
 
 
+@pytest.mark.gpu
+def test_sides_may_be_cached_on_different_devices(toy) -> None:
+    here, there = build(toy), build(toy)
+    there.discriminator.cuda()
+    real, fake, labels = sides()
+    x, y = here.extract(real), here.extract(fake)
+    on_gpu = {name: feature.cuda() for name, feature in y.items()}
+    expected = here.update(x, labels, y, labels)
+    metrics = there.update(x, labels, on_gpu, labels.cuda())
+    assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
 def test_clipping_reports_the_norm_before_it(toy) -> None:
     free, clipped = build(toy), build(toy, max_grad_norm=1e-3)
     torch.manual_seed(1)

@@ -143,7 +143,7 @@ class AdversarialReward:
         fake_features: Mapping[str, Tensor],
         fake_conditions: Tensor,
     ) -> dict[str, float]:
-        """Takes one step of the discriminator on features from `extract`.
+        """Takes one step of the discriminator on features from `extract`, cached on any device.
 
         The first call also fixes the heads' input standardisation from the real features of all
         processes, unless that has been done (`Discriminator.calibrate`).
@@ -161,16 +161,18 @@ class AdversarialReward:
             self.discriminator.calibrate(
                 {name: self.engine.gather(x) for name, x in real_features.items()}
             )
-        conditions = torch.cat([real_conditions, fake_conditions])
+        device = self.discriminator.calibrated.device
+        conditions = torch.cat([real_conditions.to(device), fake_conditions.to(device)])
         counts = [len(real_conditions), len(fake_conditions)]
+        real_side, fake_side = self._moved(real_features), self._moved(fake_features)
         # One pass, so that both sides meet the same spectral-norm estimate.
         both = {
-            name: torch.cat([real_features[name], fake_features[name]])
+            name: torch.cat([real_side[name], fake_side[name]])
             for name in self.discriminator.config.channels
         }
         self.discriminator.train()
         with self.engine.autocast():
-            inputs = self.discriminator.standardize(self._moved(both))
+            inputs = self.discriminator.standardize(both)
             for x in inputs.values():
                 x.requires_grad_(self.config.gradient_penalty > 0)
             logits = self._judge(inputs, conditions)

@@ -84,7 +84,7 @@ class Augmenter:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Goes on where `state_dict` was taken."""
-        self._generator.set_state(state["generator"])
+        self._generator.set_state(state["generator"].cpu())
 
     def _move(self, images: Tensor, draws: Tensor) -> Tensor:
         """Flip, crop and translation, as one resampling; draws (B, 6)."""
