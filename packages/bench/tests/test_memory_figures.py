@@ -1,4 +1,4 @@
-"""The memory of generation that docs/performance.md states, counted on the meta device."""
+"""The memory that docs/performance.md states, counted on the meta device."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import pytest
 import torch
 from natbench import PRESETS, peak_memory
 from natgen import NAT, DecodingState, NoiseSource, published
+from policyrl import PolicyNetwork, PolicyNetworkConfig
+from torch import Tensor
 from vqtok import Tokenizer
 
 META, BF16 = torch.device("meta"), torch.bfloat16
@@ -39,3 +41,27 @@ def test_pictures_of_64_token_grids() -> None:
     latent = torch.zeros(64, 256, 16, 16, dtype=BF16, device=META)
     with torch.no_grad():
         assert peak_memory(lambda: decoder(latent), META) == pytest.approx(5.6e9, rel=0.01)
+
+
+@pytest.mark.parametrize(("chunk_size", "expected"), [(1024, 6.7e9), (256, 1.68e9)])
+def test_a_chunk_of_a_policys_update(chunk_size: int, expected: float) -> None:
+    with META:
+        policy, critic = (
+            PolicyNetwork(
+                PolicyNetworkConfig(feature_dim=768, grid_size=(16, 16), num_outputs=outputs)
+            )
+            for outputs in (4, 1)
+        )
+    weights = [*policy.parameters(), *critic.parameters()]
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+
+    def update() -> None:
+        observation: dict[str, Tensor] = {
+            "features": torch.zeros(chunk_size, 256, 768, dtype=BF16, device=META),
+            "timestep": torch.zeros(chunk_size, dtype=torch.int64, device=META),
+        }
+        torch.autograd.backward(policy(observation).sum() + critic(observation).sum())
+
+    assert peak_memory(update, META) == pytest.approx(expected, rel=0.01)
+    assert 16 * sum(map(torch.numel, weights)) == pytest.approx(0.38e9, rel=0.01)
