@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from natbench import PRESETS, compare
@@ -31,23 +32,38 @@ def test_preset_whose_codebooks_differ_is_refused() -> None:
         dataclasses.replace(tiny, nat=dataclasses.replace(tiny.nat, codebook_size=7))
 
 
-@pytest.mark.slow
-def test_suites_write_rates_hardware_and_versions(tmp_path: Path) -> None:
-    output = tmp_path / "results.json"
+def run_suites(output: Path, *more: str) -> dict[str, Any]:
+    """The result file of the tiny preset, made in a process of its own."""
     quick = ["--benchmark-min-rounds=1", "--benchmark-max-time=0.01", "--benchmark-warmup=off"]
     settings = ["--preset=tiny", "--device=cpu", "--threads=1", "--clock=cpu"]
-    arguments = ["run", *settings, f"--output={output}", "-q", *quick]
+    arguments = ["run", *settings, f"--output={output}", "-q", *quick, *more]
     script = f"import sys; from natbench.cli import main; sys.exit(main({arguments!r}))"
     result = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=tmp_path,
+        cwd=output.parent,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=280,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    results = json.loads(output.read_text())
+    results: dict[str, Any] = json.loads(output.read_text())
+    return results
+
+
+@pytest.mark.slow
+def test_trainers_choose_what_runs_in_bf16(tmp_path: Path) -> None:
+    results = run_suites(
+        tmp_path / "results.json", "--precision=bf16", "-k=features or discriminator or rollout"
+    )
+    assert results["machine_info"]["natbench"]["precision"] == "bf16"
+    assert len(results["benchmarks"]) == 3
+
+
+@pytest.mark.slow
+def test_suites_write_rates_hardware_and_versions(tmp_path: Path) -> None:
+    output = tmp_path / "results.json"
+    results = run_suites(output)
 
     about = results["machine_info"]["natbench"]
     assert about["preset"] == "tiny"

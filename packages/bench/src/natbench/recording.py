@@ -16,6 +16,7 @@ def run_benchmark(
     *,
     unit: str,
     count: int,
+    autocast: bool = True,
     counted: Callable[[], object] | None = None,
 ) -> None:
     """Time `function`, and note its rate, its work, and its share of what the machine can do.
@@ -28,15 +29,16 @@ def run_benchmark(
         function: returns without waiting for the device.
         unit: what a call makes, such as "images".
         count: how many of them.
+        autocast: run it in the asked precision; not for what chooses its precision itself.
         counted: does the same work in single calls, where `function` hides them and their memory
             in a CUDA graph or in compiled code.
     """
-    call = workload.timed(function)
+    call = workload.timed(function, autocast=autocast)
     before = calibrate(workload.device, workload.dtype, clock=workload.clock)
     benchmark(call)
     after = calibrate(workload.device, workload.dtype, clock=workload.clock)
     ceilings = Calibration(*map(max, before, after))
-    seen = call if counted is None else workload.timed(counted)
+    seen = call if counted is None else workload.timed(counted, autocast=autocast)
     work = count_work(seen)
     benchmark.extra_info.update(
         batch_size=count,

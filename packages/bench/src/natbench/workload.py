@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -14,7 +14,7 @@ from advreward import (
     FrozenFeatures,
     efficientnet_lite,
 )
-from natgen import NAT, NoiseSource, StaticSchedule, published
+from natgen import NAT, LocalEngine, NoiseSource, StaticSchedule, published
 from policyrl import GaussianPolicy, PolicyNetwork, PolicyNetworkConfig, decoding_spec
 from torch import Tensor, nn
 from vqtok import Tokenizer
@@ -34,6 +34,8 @@ class Workload:
     precision: Precision
     clock: Callable[[], float]
     """In seconds, as pytest-benchmark's."""
+    engine: LocalEngine
+    """Forward passes in the asked precision."""
     nat: NAT
     tokenizer: Tokenizer
     backbone: FrozenFeatures
@@ -47,21 +49,20 @@ class Workload:
         """Of the matrix products."""
         return torch.float32 if self.precision == "fp32" else torch.bfloat16
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """The precision that was asked for."""
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
-
     def cast(self, model: Model) -> Model:
         """A copy with weights in the asked precision, for what cannot run under autocast."""
         return copy.deepcopy(model).to(self.dtype)
 
-    def timed(self, function: Callable[[], object]) -> Callable[[], None]:
-        """`function` in the asked precision, returning only when the device has finished."""
+    def timed(self, function: Callable[[], object], *, autocast: bool = True) -> Callable[[], None]:
+        """`function`, returning only when the device has finished.
+
+        Args:
+            function: what is measured.
+            autocast: to the asked precision; not for what chooses its precision itself.
+        """
 
         def call() -> None:
-            with self.autocast():
+            with self.engine.autocast() if autocast else nullcontext():
                 function()
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
@@ -110,15 +111,17 @@ def build_workload(
         DiscriminatorConfig(channels=backbone.channels, num_classes=num_classes)
     ).to(device)
     labels = torch.arange(preset.batch_size, device=device) % (num_classes or 1)
+    engine = LocalEngine(bf16_on=None if precision == "fp32" else device.type)
     return Workload(
         preset=preset,
         device=device,
         precision=precision,
         clock=clock,
+        engine=engine,
         nat=nat,
         tokenizer=tokenizer,
         backbone=backbone,
-        reward=AdversarialReward(backbone, discriminator),
+        reward=AdversarialReward(backbone, discriminator, engine=engine),
         labels=labels,
         noise=NoiseSource(0),
     )

@@ -90,10 +90,11 @@ def bench_generation_static(
     run_benchmark(
         benchmark,
         workload,
-        _without_autocast(workload, lambda: decode(workload.labels, indices)),
+        lambda: decode(workload.labels, indices),
         unit="images",
         count=len(indices),
-        counted=_without_autocast(workload, lambda: _tokens(workload, first, policy)),
+        autocast=False,  # a graph takes its precision from the weights
+        counted=lambda: _tokens(workload, first, policy),
     )
 
 
@@ -121,14 +122,11 @@ def bench_pictures(benchmark: BenchmarkFixture, workload: Workload, num_steps: i
     run_benchmark(
         benchmark,
         workload,
-        _without_autocast(
-            workload, lambda: pictures(lambda: decode(workload.labels, indices), compiled)
-        ),
+        lambda: pictures(lambda: decode(workload.labels, indices), compiled),
         unit="images",
         count=_BATCHES * len(indices),
-        counted=_without_autocast(
-            workload, lambda: pictures(lambda: _tokens(workload, first, policy), tokenizer)
-        ),
+        autocast=False,
+        counted=lambda: pictures(lambda: _tokens(workload, first, policy), tokenizer),
     )
 
 
@@ -160,12 +158,10 @@ def bench_generation_plain(benchmark: BenchmarkFixture, workload: Workload, num_
     run_benchmark(
         benchmark,
         workload,
-        _without_autocast(
-            workload,
-            lambda: generate_plainly(nat, policy, workload.labels, generator=generator),
-        ),
+        lambda: generate_plainly(nat, policy, workload.labels, generator=generator),
         unit="images",
         count=len(workload.labels),
+        autocast=False,
     )
     benchmark.extra_info["passes_per_image"] = 2.0 * num_steps + 1
 
@@ -192,16 +188,6 @@ def _tokens(workload: Workload, model: natgen.LogitsModel, policy: natgen.Decodi
     return natgen.generate(
         model, policy, workload.labels, sample_indices=indices, noise=workload.noise
     ).tokens
-
-
-def _without_autocast(workload: Workload, function: Callable[[], object]) -> Callable[[], object]:
-    """A graph takes its precision from the weights."""
-
-    def call() -> object:
-        with torch.autocast(workload.device.type, enabled=False):
-            return function()
-
-    return call
 
 
 def _generate(

@@ -58,7 +58,7 @@ def bench_tokenizer_decode(benchmark: BenchmarkFixture, workload: Workload) -> N
 
 
 def bench_frozen_features(benchmark: BenchmarkFixture, workload: Workload) -> None:
-    """The reward's backbone on B images."""
+    """The reward's backbone on B images, in float32 whatever the precision of the others."""
     images = _images(workload)
     run_benchmark(
         benchmark,
@@ -66,6 +66,7 @@ def bench_frozen_features(benchmark: BenchmarkFixture, workload: Workload) -> No
         lambda: workload.reward.extract(images),
         unit="images",
         count=len(images),
+        autocast=False,
     )
 
 

@@ -1,4 +1,7 @@
-"""The parts of one update of the policy: rollouts, PPO, the discriminator."""
+"""The parts of one update of the policy: rollouts, PPO, the discriminator.
+
+The trainers say themselves, by their engine, what runs in the asked precision.
+"""
 
 import torch
 from natgen import DecodingEnvironment
@@ -11,7 +14,8 @@ from natbench.workload import Workload
 
 def _trainer(workload: Workload) -> PPOTrainer:
     policy = workload.policy(workload.preset.num_steps[0])
-    return PPOTrainer(policy, workload.value_network(), PPOConfig(chunk_size=1024))
+    config = PPOConfig(chunk_size=1024)
+    return PPOTrainer(policy, workload.value_network(), config, workload.engine)
 
 
 def _environment(workload: Workload) -> DecodingEnvironment:
@@ -33,6 +37,7 @@ def bench_rollout(benchmark: BenchmarkFixture, workload: Workload) -> None:
         lambda: trainer.collect(environment, size, feature_dtype=torch.bfloat16),
         unit="episodes",
         count=size,
+        autocast=False,
     )
 
 
@@ -41,7 +46,14 @@ def bench_ppo_update(benchmark: BenchmarkFixture, workload: Workload) -> None:
     trainer = _trainer(workload)
     size = len(workload.labels)
     rollout = trainer.collect(_environment(workload), size, feature_dtype=torch.bfloat16)
-    run_benchmark(benchmark, workload, lambda: trainer.update(rollout), unit="episodes", count=size)
+    run_benchmark(
+        benchmark,
+        workload,
+        lambda: trainer.update(rollout),
+        unit="episodes",
+        count=size,
+        autocast=False,
+    )
     benchmark.extra_info["rollout_bytes"] = rollout.num_bytes
 
 
@@ -57,4 +69,5 @@ def bench_discriminator_step(benchmark: BenchmarkFixture, workload: Workload) ->
         lambda: workload.reward.update(real, labels, fake, labels),
         unit="images",
         count=2 * len(labels),
+        autocast=False,
     )
