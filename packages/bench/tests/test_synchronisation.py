@@ -72,6 +72,22 @@ def test_steps_after_the_first_never_wait(
     assert bool((state.drawn < workload.nat.mask_token_id).all())
 
 
+def test_roll_outs_never_wait_either(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("natgen.environment.defers_guidance", lambda state: False)  # as on a GPU
+    policy, labels = workload.policy(4), workload.labels
+    environment = natgen.DecodingEnvironment(
+        workload.nat, num_steps=4, conditions=lambda episodes: labels, noise=workload.noise
+    )
+    observation = environment.reset(torch.arange(len(labels)))
+    with WaitingOperators() as later:
+        for _ in range(4):
+            raw, _ = policy.act(observation, torch.zeros(len(labels), 4))
+            action = policy.spec.activate(raw, observation["timestep"])
+            observation, _, ended = environment.step(action)
+    assert later.seen == []
+    assert bool(ended.all())
+
+
 @pytest.mark.parametrize("chooser", ["schedule", "policy"])
 def test_the_loop_of_a_graph_needs_no_values_and_no_host(workload: Workload, chooser: str) -> None:
     policy = getattr(workload, chooser)(4)
