@@ -12,11 +12,13 @@ from adanat.commands.options import clear
 from adanat.doctor import Finding, examine, report
 from adanat.engine import AccelerateEngine
 from adanat.errors import DataError, StageError
+from adanat.plan import amounts, plan
 from adanat.prepare.reading import SplitCaptions
 from adanat.recipes.base import Recipe
 from adanat.recipes.benchmarks import BENCHMARKS, smoke
 from adanat.recipes.benchmarks.smoke import prepare_stand_in
 from adanat.run import Run
+from adanat.stage_timing import TimedStage, time_stages
 from adanat.stages import prepare_data, train_generator, train_tokenizer
 from natgen import NAT, NATConfig
 from vqtok import TokenizerConfig
@@ -167,7 +169,12 @@ def test_the_doctor_looks_at_machine_data_and_stages(trained: Run, tmp_path: Pat
     findings = {
         finding.name: finding
         for finding in examine(
-            trained.recipe, tmp_path, trained.data_dir, AccelerateEngine(), batch_size=1
+            trained.recipe,
+            tmp_path,
+            trained.data_dir,
+            AccelerateEngine(),
+            batch_size=1,
+            episodes=2,
         )
     }
     assert list(findings) == [
@@ -181,14 +188,42 @@ def test_the_doctor_looks_at_machine_data_and_stages(trained: Run, tmp_path: Pat
         "train-tokenizer",
         "tokenize",
         "train-generator",
-        "search, policy, evaluate",
+        "train-policy",
+        "search, evaluate",
         "in all",
     ]
     assert findings["data"].ok
     assert "fit 4, validation 4, test 4" in findings["data"].text
-    assert "/s; " in findings["tokenize"].text
-    assert findings["in all"].text.startswith(
-        f"{sum(finding.hours for finding in findings.values()):,.1f} h on one such device"
+    assert "s a step of 1, " in findings["tokenize"].text
+    assert "s a step of 2, " in findings["train-policy"].text
+
+
+def test_the_doctor_adds_up_the_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def timings(*_: object, **__: object) -> list[TimedStage]:
+        return [TimedStage(name, 2.0, 8, 28_800, 1e12, 3 * 2**30) for name in ("one", "two")]
+
+    monkeypatch.setattr("adanat.doctor.time_stages", timings)
+    monkeypatch.setattr(AccelerateEngine, "num_processes", 4)
+    monkeypatch.setattr("adanat.doctor._processes", lambda engine: Finding("processes", True, ""))
+    *_, first, _, total = examine(tiny("in256"), tmp_path, None, AccelerateEngine(), batch_size=8)
+    assert first.text == "2.000 s a step of 8, 4.0/s, 4 TFLOP/s, 3.0 GiB at most; 2.0 h"
+    assert total.text == "4.0 h on one such device, 1.0 h on 4 where all share the work"
+
+
+@pytest.mark.parametrize("name", ["in512", "cc3m"])
+def test_timed_stages_do_what_the_plan_counts(name: str) -> None:
+    recipe = tiny(name)
+    counted = {stage.stage: stage.petaflops for stage in plan(recipe, None, gpu_tflops=1).stages}
+    todo = amounts(recipe, None)
+    timed = {
+        stage.name: stage.total * stage.flops / 1e15
+        for stage in time_stages(recipe, AccelerateEngine(), todo, batch_size=1, episodes=2)
+    }
+    for same in ("train-tokenizer", "tokenize", "train-generator"):
+        assert timed[same] == pytest.approx(counted[same])
+    drawn = ("search-schedule", "train-policy", "evaluate")
+    assert timed["train-policy"] + timed["search, evaluate"] == pytest.approx(
+        sum(counted[stage] for stage in drawn)
     )
 
 

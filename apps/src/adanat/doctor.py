@@ -3,24 +3,20 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from natgen import NAT, NATTrainer, NoiseSource, generate
 from natgen.attention import choose_attention
 from torch.utils import collect_env
-from vqtok import Tokenizer, TokenizerTrainer
 
 from adanat.engine import AccelerateEngine
 from adanat.errors import DataError
-from adanat.network_costs import nat_config
-from adanat.plan import Amounts, Plan, amounts, plan, unequal_batches
+from adanat.plan import Plan, amounts, plan, unequal_batches
 from adanat.prepare import PreparedSplit, read_prepared
 from adanat.recipes.base import Recipe
-from adanat.schedule_points import default_point
+from adanat.stage_timing import fastest, time_stages
 
 _GIBI = 2**30
 _SHARED_MEMORY = Path("/dev/shm")
@@ -28,8 +24,6 @@ _MIN_SHARED = 2 * _GIBI
 _SAMPLED_IMAGES = 64
 _SENT_BYTES = 64 * 2**20
 """Of the message by which the processes' connection is timed."""
-_TIMED = 3
-"""Runs of which the fastest counts, after one to warm up."""
 
 
 class Finding(NamedTuple):
@@ -38,8 +32,6 @@ class Finding(NamedTuple):
     name: str
     ok: bool
     text: str
-    hours: float = 0.0
-    """That a stage would take on this device."""
 
 
 def examine(
@@ -49,6 +41,7 @@ def examine(
     engine: AccelerateEngine,
     *,
     batch_size: int,
+    episodes: int | None = None,
 ) -> Iterator[Finding]:
     """Look at everything that a benchmark needs, the cheap things first.
 
@@ -58,6 +51,7 @@ def examine(
         data_dir: The prepared data.
         engine: Precision and processes.
         batch_size: Images or samples of a timed step on this device.
+        episodes: Of a timed update of the policy on this device; None: ``batch_size``.
     """
     yield _device(engine.device)
     yield _attention(recipe, engine.device)
@@ -67,9 +61,12 @@ def examine(
     yield _disk(output_dir, plan(recipe, data_dir, gpu_tflops=1.0))
     yield _data(recipe, data_dir)
     hours = 0.0
-    for finding in _timed_stages(recipe, engine, batch_size, amounts(recipe, data_dir)):
-        hours += finding.hours
-        yield finding
+    todo = amounts(recipe, data_dir)
+    for timed in time_stages(
+        recipe, engine, todo, batch_size=batch_size, episodes=episodes or batch_size
+    ):
+        hours += timed.hours
+        yield Finding(timed.name, True, timed.text)
     text = (
         f"{hours:,.1f} h on one such device, {hours / engine.num_processes:,.1f} h on "
         f"{engine.num_processes} where all share the work"
@@ -123,7 +120,7 @@ def _processes(engine: AccelerateEngine) -> Finding:
     if backend == "nccl":
         backend += " " + ".".join(map(str, torch.cuda.nccl.version()))
     message = torch.ones(_SENT_BYTES, dtype=torch.uint8, device=engine.device)
-    seconds = _fastest(lambda: engine.gather(message), engine.device)
+    seconds = fastest(lambda: engine.gather(message), engine.device)
     rate = (engine.num_processes - 1) * _SENT_BYTES / seconds / 1e9
     text = f"{engine.num_processes} by {backend} heard {numbers}; each receives {rate:.2g} GB/s"
     return Finding("processes", numbers == list(range(engine.num_processes)), text)
@@ -163,89 +160,6 @@ def _data(recipe: Recipe, data_dir: Path | None) -> Finding:
         return Finding("data", False, f"{data_dir} holds {index.dataset}")
     sizes = ", ".join(f"{name} {count:,}" for name, count in index.splits.items())
     return Finding("data", True, f"{index.dataset}: {sizes}; {rate:.0f} images/s read and cropped")
-
-
-def _timed_stages(
-    recipe: Recipe, engine: AccelerateEngine, batch_size: int, todo: Amounts
-) -> Iterator[Finding]:
-    """A step of each stage with random weights, and how long the whole would take at that speed."""
-    device = engine.device
-    if recipe.tokenizer.weights is None:
-        yield _timed(
-            "train-tokenizer",
-            _tokenizer_step(recipe, engine, batch_size),
-            batch_size,
-            recipe.tokenizer.total_steps * recipe.tokenizer.batch_size,
-            device,
-        )
-    tokenizer = Tokenizer(recipe.tokenizer.model).to(device).eval()
-    images = _images(recipe, batch_size, device)
-    yield _timed("tokenize", lambda: tokenizer.encode(images), batch_size, todo.items, device)
-    config = nat_config(recipe)
-    trainer = NATTrainer(NAT(config).to(device), recipe.generator.training, seed=0, engine=engine)
-    tokens = torch.zeros(batch_size, *config.grid_size, dtype=torch.int64, device=device)
-    if config.context_dim is None:
-        condition = torch.zeros(batch_size, dtype=torch.int64, device=device)
-    else:
-        size = (batch_size, config.num_context_tokens, config.context_dim)
-        condition = torch.zeros(size, device=device)
-    if recipe.generator.weights is None:
-        yield _timed(
-            "train-generator",
-            lambda: trainer.step(tokens, condition),
-            batch_size,
-            todo.seen,
-            device,
-        )
-    nat, schedule = trainer.ema_model, default_point(recipe.num_decoding_steps).schedule()
-    indices = torch.arange(batch_size, device=device)
-
-    def draw() -> torch.Tensor:
-        generation = generate(
-            nat, schedule, condition, sample_indices=indices, noise=NoiseSource(0)
-        )
-        return tokenizer.decode(generation.tokens.unflatten(1, tokenizer.grid_size))
-
-    samples = todo.searched + todo.rollouts + todo.evaluated_by_all
-    yield _timed("search, policy, evaluate", draw, batch_size, samples, device)
-
-
-def _tokenizer_step(
-    recipe: Recipe, engine: AccelerateEngine, batch_size: int
-) -> Callable[[], object]:
-    """One update without the frozen features and the discriminator."""
-    training = replace(recipe.tokenizer.training, perceptual_weight=0.0, adversarial=None)
-    tokenizer = Tokenizer(recipe.tokenizer.model).to(engine.device)
-    trainer = TokenizerTrainer(tokenizer, training, None, engine)
-    images = _images(recipe, batch_size, engine.device)
-    return lambda: trainer.step(images)
-
-
-def _images(recipe: Recipe, batch_size: int, device: torch.device) -> torch.Tensor:
-    side = recipe.data.image_size
-    return torch.rand(batch_size, 3, side, side, device=device)
-
-
-def _timed(
-    name: str, work: Callable[[], object], batch_size: int, total: int, device: torch.device
-) -> Finding:
-    seconds = _fastest(work, device)
-    rate = batch_size / seconds
-    hours = total / rate / 3600
-    text = f"{seconds:.3f} s a step of {batch_size}, {rate:.1f}/s; {hours:,.1f} h"
-    return Finding(name, True, text, hours)
-
-
-def _fastest(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the fastest run, after one to warm up."""
-    seconds = []
-    for _ in range(1 + _TIMED):
-        began = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - began)
-    return min(seconds[1:])
 
 
 def report(findings: Iterator[Finding], engine: AccelerateEngine) -> bool:

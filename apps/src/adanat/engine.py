@@ -11,12 +11,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
@@ -51,11 +52,7 @@ class AccelerateEngine:
             cpu=not torch.cuda.is_available(),  # or it would ignore the processes there
             mixed_precision=precision,
         )
-        self._waiting = (
-            torch.distributed.new_group(timeout=_LONGEST_WAIT)
-            if torch.distributed.is_initialized()
-            else None
-        )
+        self._waiting = _patient_group()
         self._followed: list[nn.Parameter] = []
         self._touched: set[nn.Parameter] = set()
 
@@ -220,6 +217,13 @@ def _join_processes(timeout: timedelta) -> None:
         world_size=world_size,
         timeout=timeout,
     )
+
+
+def _patient_group() -> ProcessGroup | None:
+    """All processes once more, for `AccelerateEngine.wait`; None where there is one."""
+    if not torch.distributed.is_initialized():
+        return None
+    return cast(ProcessGroup, torch.distributed.new_group(timeout=_LONGEST_WAIT))
 
 
 def _broadcast(modules: Iterable[nn.Module]) -> None:

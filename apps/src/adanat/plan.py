@@ -102,6 +102,8 @@ class Amounts(NamedTuple):
     """Of the search for the schedule."""
     searched_more: int
     """Of the search at each larger number of steps."""
+    episodes: int
+    """That the policies learn from."""
     rollouts: int
     """Of the policies: episodes and validations."""
     evaluated: int
@@ -163,6 +165,9 @@ def amounts(recipe: Recipe, data_dir: Path | None) -> Amounts:
         seen=0 if generator.weights else generator.training.total_steps * generator.batch_size,
         searched=(grid + around) * search.num_samples,
         searched_more=around * search.num_samples,
+        episodes=recipe.num_policy_cycles
+        * recipe.policy.episodes_per_update
+        * len(recipe.policy.seeds),
         rollouts=recipe.images_per_policy * len(recipe.policy.seeds),
         evaluated=len(evaluation.seeds) * evaluation.num_samples,
     )

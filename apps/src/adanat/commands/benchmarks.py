@@ -82,10 +82,16 @@ def doctor(
     output_dir: OutputDir = None,
     data_dir: PreparedDir = None,
     batch_size: Annotated[int, tyro.conf.arg(help="Of each timed step on this device.")] = 8,
+    episodes: Annotated[
+        int | None,
+        tyro.conf.arg(help="Of the timed policy update on this device. Default: the batch size."),
+    ] = None,
 ) -> None:
     """Look at machine and data and time a step of each stage, before days are spent."""
     run = open_run(recipe, output_dir, data_dir)
-    findings = examine(recipe, run.output_dir, data_dir, run.engine, batch_size=batch_size)
+    findings = examine(
+        recipe, run.output_dir, data_dir, run.engine, batch_size=batch_size, episodes=episodes
+    )
     well = report(findings, run.engine)
     run.engine.close()
     if not well:

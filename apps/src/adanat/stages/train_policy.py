@@ -1,21 +1,11 @@
 """Stage `train-policy`: PPO for the recipe's reward."""
 
 import math
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
-from natgen import NAT, DecodingEnvironment, NoiseSource
-from policyrl import (
-    ActionSpec,
-    GaussianPolicy,
-    PolicyNetwork,
-    PolicyNetworkConfig,
-    PPOTrainer,
-    Rollout,
-    decoding_spec,
-)
+from natgen import DecodingEnvironment, NoiseSource
+from policyrl import ActionSpec, GaussianPolicy, PPOTrainer, Rollout
 from torch import Tensor
 
 from adanat.conditions import ConditionedReward
@@ -23,15 +13,13 @@ from adanat.generation import from_uint8
 from adanat.judge import LITE2, Judge, Sampled
 from adanat.loop import IntervalHook, PictureHook, train_loop
 from adanat.metrics import frechet_score, precision_recall
+from adanat.policy_models import FEATURE_DTYPES, policy_networks
 from adanat.rewards import build_reward, save_discriminator
 from adanat.run import Run
 from adanat.schedule_points import tuned_point
 from adanat.seeding import derive_seed
 from adanat.step_price import StepPrice
 
-_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
-    {"float32": torch.float32, "bfloat16": torch.bfloat16}
-)
 _PICTURED_SAMPLES = 16
 
 
@@ -91,7 +79,8 @@ class _Cycle:
         self._reward_recipe, self._policy_recipe = recipe.reward, recipe.policy
         nat, tokenizer = run.nat(), run.tokenizer()
         torch.manual_seed(derive_seed(seed, "policy weights"))
-        self.policy, value_network = _networks(run, nat)
+        prior = tuned_point(run).schedule().values
+        self.policy, value_network = policy_networks(recipe, nat, prior)
         self._trainer = PPOTrainer(
             self.policy,
             value_network,
@@ -122,7 +111,7 @@ class _Cycle:
             self._reward,
             batch_size=self._policy_recipe.rollout_batch_size,
             shared_first_step=self._conditions.numbers,
-            feature_dtype=_DTYPES[self._policy_recipe.feature_dtype],
+            feature_dtype=FEATURE_DTYPES[self._policy_recipe.feature_dtype],
         )
         metrics = {"reward_mean": rollout.episode_rewards.mean().item()}
         for name, value in self._pictures.take_means().items():
@@ -171,7 +160,7 @@ class _Selection:
         """Frechet distance of the current policy to validation images, precision and recall."""
         features, reference = self._sample().features[LITE2], self._reference
         precision, recall = precision_recall(
-            features, reference.features, reference_radii=reference.radii
+            features, reference.features, reference_pairs=reference.pairs
         )
         scores = {
             "validation_lite2_fd": frechet_score(features, reference),
@@ -217,38 +206,6 @@ class _Selection:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.distance, self.step = state["distance"], state["step"]
         self._weights = state["weights"]
-
-
-def _networks(run: Run, nat: NAT) -> tuple[GaussianPolicy, PolicyNetwork]:
-    """The policy around the tuned schedule, and the value network of the same form."""
-    recipe = run.recipe.policy
-    spec = decoding_spec(
-        tuned_point(run).schedule().values,
-        learned=recipe.learned,
-        mask_ratio_dead_zone=run.recipe.reveal_below,
-        smoothing=recipe.smoothing,
-    )
-
-    def network(num_outputs: int) -> PolicyNetwork:
-        config = PolicyNetworkConfig(
-            feature_dim=nat.config.embed_dim,
-            grid_size=nat.feature_grid,
-            num_outputs=num_outputs,
-            hidden_dim=recipe.hidden_dim,
-            conv_channels=recipe.conv_channels,
-            mlp_dims=recipe.mlp_dims,
-            # What a smoothed choice leads to depends on the one before.
-            num_previous=spec.num_actions if recipe.smoothing else 0,
-        )
-        return PolicyNetwork(config).to(run.device)
-
-    policy = GaussianPolicy(
-        network(spec.num_actions),
-        spec,
-        learn_std=recipe.learn_std,
-        learn_offsets=recipe.learn_offsets,
-    )
-    return policy.to(run.device), network(1)
 
 
 def chosen_means(spec: ActionSpec, rollout: Rollout) -> dict[str, float]:
