@@ -224,6 +224,15 @@ def test_sides_may_be_cached_on_different_devices(toy) -> None:
     assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
+def test_a_side_without_a_map_is_named(toy) -> None:
+    reward = build(toy)
+    real, fake, labels = sides()
+    x, y = reward.extract(real), reward.extract(fake)
+    for features in ((x, {"fine": y["fine"]}), ({"fine": x["fine"]}, y)):
+        with pytest.raises(ValueError, match=r"no feature map 'coarse' among \['fine'\]"):
+            reward.update(features[0], labels, features[1], labels)
+
+
 def test_clipping_reports_the_norm_before_it(toy) -> None:
     free, clipped = build(toy), build(toy, max_grad_norm=1e-3)
     torch.manual_seed(1)

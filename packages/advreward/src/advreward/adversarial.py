@@ -164,12 +164,8 @@ class AdversarialReward:
         device = self.discriminator.calibrated.device
         conditions = torch.cat([real_conditions.to(device), fake_conditions.to(device)])
         counts = [len(real_conditions), len(fake_conditions)]
-        real_side, fake_side = self._moved(real_features), self._moved(fake_features)
         # One pass, so that both sides meet the same spectral-norm estimate.
-        both = {
-            name: torch.cat([real_side[name], fake_side[name]])
-            for name in self.discriminator.config.channels
-        }
+        both = self._joined(real_features, fake_features)
         self.discriminator.train()
         with self.engine.autocast():
             inputs = self.discriminator.standardize(both)
@@ -253,6 +249,17 @@ class AdversarialReward:
         self.discriminator.config.check_condition(conditions)
         device = self.discriminator.calibrated.device
         return self.discriminator.judge(standardized, conditions.to(device)).float()
+
+    def _joined(
+        self, real_features: Mapping[str, Tensor], fake_features: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The discriminator's maps of both sides, the real ones first, where it computes."""
+        for features in (real_features, fake_features):
+            self.discriminator.check_features(features)
+        real, fake = self._moved(real_features), self._moved(fake_features)
+        return {
+            name: torch.cat([real[name], fake[name]]) for name in self.discriminator.config.channels
+        }
 
     def _moved(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         device = self.discriminator.calibrated.device
