@@ -231,6 +231,14 @@ def test_figures_are_saved_for_the_documentation(data, tmp_path):
 
 
 @pytest.mark.filterwarnings("error:constrained_layout")
+def test_a_policy_has_the_same_colour_in_every_picture_and_no_other_shares_it():
+    few = plots.policy_colours(["adaptive", "static_tuned"])
+    names = ["mine", "static", "static_tuned", "adaptive_1", "adaptive", "adaptive_static"]
+    many = plots.policy_colours(names)
+    assert few.items() <= many.items()
+    assert len(set(many.values())) == len(names)
+
+
 def test_long_captions_leave_room_for_the_pictures():
     captions = ("a red apple left of two green pears above a yellow moon on blue ground",) * 2
     names = ("static", "static_tuned", "adaptive_static")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
+from adanat.contestants import (
+    ADAPTIVE,
+    ADAPTIVE_STATIC,
+    STATIC,
+    STATIC_SEARCHED,
+    STATIC_TUNED,
+)
 from adanat.pictures import strip, token_map
 from adanat.report_data import (
     PARAMETER_NAMES,
@@ -31,7 +39,10 @@ INK = "#1f2937"
 MUTED = "#6b7280"
 RULE = "#e5e7eb"
 PALETTE = ("#6b7280", "#d97706", "#4f46e5", "#0d9488", "#db2777", "#65a30d", "#0284c7")
-"""Policies in order of appearance; distinguishable with the common colour deficiencies."""
+"""Distinguishable with the common colour deficiencies."""
+_POLICY_COLOURS = dict(
+    zip((STATIC, STATIC_TUNED, ADAPTIVE, ADAPTIVE_STATIC, STATIC_SEARCHED), PALETTE, strict=False)
+)
 
 _LABELS = {
     "mask_ratio": "mask ratio",
@@ -42,6 +53,8 @@ _LABELS = {
 _CHARACTER_WIDTH = 0.075
 """Inches that a character of a label takes, about; the bold ones of titles take a third more."""
 _ROW_NAME_CHARACTERS = 32
+_MARKED_POINTS = 12
+"""So few measurements are marked one by one; a single one would be invisible without."""
 _INERT_AT_LAST_STEP = ("mask_ratio", "remask_temperature")
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": RULE,
@@ -69,9 +82,11 @@ STYLE: dict[Any, Any] = {
 
 
 def policy_colours(names: Iterable[str]) -> dict[str, str]:
-    """Give each distinct name a colour, by order of appearance."""
+    """Give each distinct name a colour: an evaluation's policies their own, others what is left."""
     distinct = dict.fromkeys(names)
-    return {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(distinct)}
+    taken = {_POLICY_COLOURS[name] for name in distinct if name in _POLICY_COLOURS}
+    left = itertools.cycle([colour for colour in PALETTE if colour not in taken])
+    return {name: _POLICY_COLOURS.get(name) or next(left) for name in distinct}
 
 
 def parameter_figure(
@@ -131,13 +146,23 @@ def step_figure(
             )
             if len(steps) == 1:
                 axes.axhline(means[0], color=colour, linewidth=1, linestyle=(0, (4, 4)), alpha=0.7)
+                axes.annotate(
+                    f"{curve.name} at {steps[0]} steps",
+                    (1, means[0]),
+                    xycoords=axes.get_yaxis_transform(),
+                    xytext=(-2, 3),
+                    textcoords="offset points",
+                    ha="right",
+                    fontsize=7.5,
+                    color=colour,
+                )
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.set_xlabel("decoding steps")
-        axes.set_ylabel(metric)
-        axes.legend(loc="upper right")
+        axes.set_ylabel(f"{metric}, lower is better")
+        axes.legend(loc="best")
     return figure
 
 
@@ -273,8 +298,8 @@ def _draw_series(axes: Axes, series: Series, colour: str) -> None:
     steps, values = series.steps[finite], series.values[finite].astype(np.float64)
     window = len(values) // 30
     if window < 2:
-        marker = "o" if len(values) == 1 else None  # a line of one point is invisible
-        axes.plot(steps, values, color=colour, label=series.label, marker=marker)
+        marker = "o" if len(values) <= _MARKED_POINTS else None
+        axes.plot(steps, values, color=colour, label=series.label, marker=marker, markersize=3.5)
         return
     sums = np.cumsum(np.concatenate(([0.0], values)))
     index = np.arange(len(values))

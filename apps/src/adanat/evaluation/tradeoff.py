@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from adanat.plots import STYLE, policy_colours
 
@@ -47,14 +48,17 @@ def tradeoff_figure(points: Sequence[TradeoffPoint], *, cost: str, metric: str) 
                 label=name,
             )
             for point in own:
+                below = any(p.cost == point.cost and p.value > point.value for p in own)
                 axes.annotate(
                     point.note,
                     (point.cost, point.value),
-                    xytext=(5, 5),
+                    xytext=(5, -11 if below else 5),
                     textcoords="offset points",
                     fontsize=7,
                     color=colour,
                 )
+        axes.margins(x=0.12)  # room for the last notes
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
         axes.set_xlabel(cost)
         axes.set_ylabel(metric)
         axes.legend(fontsize=8)

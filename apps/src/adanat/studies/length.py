@@ -181,7 +181,7 @@ def _draw(
 ) -> None:
     named = [
         *((_FIXED, f"{n} steps", point) for n, point in schedules.items()),
-        *((_LEARNED, f"{price:g}", point) for price, point in learned.items()),
+        *((_LEARNED, f"price {price:g}", point) for price, point in learned.items()),
     ]
     points = [
         TradeoffPoint(
@@ -193,7 +193,10 @@ def _draw(
         )
         for curve, note, point in named
     ]
-    plots.save_png(tradeoff_figure(points, cost="network passes an image", metric="lite2 FD"), path)
+    plots.save_png(
+        tradeoff_figure(points, cost="network passes an image", metric="lite2 FD, lower is better"),
+        path,
+    )
 
 
 def _write(

@@ -35,7 +35,7 @@ Curves = Mapping[str, Mapping[str, list[float]]]
 """For each key of `_CURVES` its `steps` and `values`."""
 _CURVES = {
     "own reward": "own_reward",
-    "validation lite2 FD": "validation_lite2_fd",
+    "validation lite2 FD (less is better)": "validation_lite2_fd",
     "validation precision": "validation_lite2_precision",
     "validation recall": "validation_lite2_recall",
 }
@@ -254,7 +254,7 @@ def _draw(
                 for name, found in curves.items()
                 if key in found
             ),
-            x_label="cycle",
+            x_label="training cycle",
         )
         for title, key in _CURVES.items()
     ]
