@@ -27,7 +27,7 @@ stopped=0
 trap 'stopped=1; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 
 # A worker that dies is started again from the last checkpoint, at most ten times (--max-restarts).
-srun --kill-on-bad-exit=1 torchrun \
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 torchrun \
   --nnodes="$SLURM_NNODES" --nproc-per-node=8 --max-restarts=10 \
   --rdzv-backend=c10d --rdzv-endpoint="$HEAD:29500" --rdzv-id="$SLURM_JOB_ID" \
   -m adanat train in256 --data-dir "$DATA" --output-dir "$RUN" &

@@ -185,6 +185,7 @@ def test_the_doctor_looks_at_machine_data_and_stages(trained: Run, tmp_path: Pat
         "batches",
         "disk",
         "data",
+        "weights",
         "train-tokenizer",
         "tokenize",
         "train-generator",
@@ -225,6 +226,27 @@ def test_timed_stages_do_what_the_plan_counts(name: str) -> None:
     assert timed["train-policy"] + timed["search, evaluate"] == pytest.approx(
         sum(counted[stage] for stage in drawn)
     )
+
+
+def test_the_doctor_misses_weights_before_a_run_does(tmp_path: Path) -> None:
+    def text(recipe: Recipe) -> str:
+        examined = examine(recipe, tmp_path, None, AccelerateEngine(), batch_size=1)
+        (found,) = (finding for finding in examined if finding.name == "weights")
+        assert not found.ok
+        return found.text
+
+    recipe = tiny("coco")
+    unknown = replace(recipe, text=replace(recipe.text, encoder="clap"))
+    assert text(unknown).startswith("AdanatError: there is no text encoder 'clap'")
+    absent = tmp_path / "nat.pth"
+    recipe = replace(recipe, generator=replace(recipe.generator, weights=absent))
+    assert text(recipe) == f"{absent} does not exist"
+
+
+def test_weights_that_are_not_there_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nat.pth does not exist: it is to be taken over"):
+        train(tiny("in256"), output_dir=tmp_path / "run", generator=tmp_path / "nat.pth")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_doctor_leaves_out_what_is_taken_over(trained: Run, tmp_path: Path) -> None:

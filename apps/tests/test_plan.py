@@ -96,7 +96,7 @@ def test_imported_models_leave_out_their_training(tmp_path: Path) -> None:
     )
     found = plan(recipe, None, gpu_tflops=400)
     assert not {"train-tokenizer", "train-generator"} & {stage.stage for stage in found.stages}
-    assert f"--generator {weights} does not exist" in found.missing
+    assert f"{weights} does not exist" in found.missing
 
 
 def test_captions_multiply_the_items() -> None:

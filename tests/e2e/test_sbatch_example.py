@@ -49,6 +49,7 @@ class Job:
                 "SLURM_JOB_ID": "7",
                 "SLURM_JOB_NODELIST": "node-[1-2]",
                 "SLURM_NNODES": "2",
+                "SLURM_CPUS_PER_TASK": "64",
                 "SLURM_RESTART_COUNT": str(restarts),
             },
         )
@@ -66,6 +67,7 @@ def test_a_finished_run_ends_the_job(script: Path, tmp_path: Path) -> None:
     job = Job(script, tmp_path, "0")
     assert job.process.wait(60) == 0
     (started,) = job.log()
+    assert "--cpus-per-task=64" in started  # srun does not take it over from sbatch
     assert "--rdzv-endpoint=node-1:29500" in started
     assert started.endswith("-m adanat train in256 --data-dir /data --output-dir /runs/in256")
 

@@ -13,10 +13,12 @@ from torch.utils import collect_env
 
 from adanat.engine import AccelerateEngine
 from adanat.errors import DataError
-from adanat.plan import Plan, amounts, plan, unequal_batches
+from adanat.plan import Plan, amounts, missing_weights, plan, unequal_batches
 from adanat.prepare import PreparedSplit, read_prepared
 from adanat.recipes.base import Recipe
+from adanat.rewards import load_backbone
 from adanat.stage_timing import fastest, time_stages
+from adanat.text import load_text_encoder
 
 _GIBI = 2**30
 _SHARED_MEMORY = Path("/dev/shm")
@@ -60,6 +62,7 @@ def examine(
     yield _batches(recipe, engine)
     yield _disk(output_dir, plan(recipe, data_dir, gpu_tflops=1.0))
     yield _data(recipe, data_dir)
+    yield _weights(recipe)
     hours = 0.0
     todo = amounts(recipe, data_dir)
     for timed in time_stages(
@@ -160,6 +163,24 @@ def _data(recipe: Recipe, data_dir: Path | None) -> Finding:
         return Finding("data", False, f"{data_dir} holds {index.dataset}")
     sizes = ", ".join(f"{name} {count:,}" for name, count in index.splits.items())
     return Finding("data", True, f"{index.dataset}: {sizes}; {rate:.0f} images/s read and cropped")
+
+
+def _weights(recipe: Recipe) -> Finding:
+    """Look for models to take over, and load frozen ones: a node may have no network to fetch them.
+
+    They would be missed in the middle of a run.
+    """
+    for path in missing_weights(recipe):
+        return Finding("weights", False, f"{path} does not exist")
+    text = recipe.text
+    try:
+        load_backbone(recipe.reward)
+        if text.encoder is not None:
+            load_text_encoder(text.encoder, text.num_tokens)
+    except Exception as error:  # hubs raise many kinds
+        return Finding("weights", False, f"{type(error).__name__}: {error}")
+    found = recipe.reward.backbone if text.encoder is None else f"backbone and {text.encoder}"
+    return Finding("weights", True, f"{found} can be loaded")
 
 
 def report(findings: Iterator[Finding], engine: AccelerateEngine) -> bool:

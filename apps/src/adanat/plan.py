@@ -184,6 +184,12 @@ def unequal_batches(recipe: Recipe, num_processes: int) -> list[str]:
     return [f"{name} {size}" for name, size in batches.items() if size % num_processes]
 
 
+def missing_weights(recipe: Recipe) -> list[Path]:
+    """Models to take over (`--tokenizer`, `--generator`) that are not there."""
+    weights = (recipe.tokenizer.weights, recipe.generator.weights)
+    return [path for path in weights if path is not None and not path.exists()]
+
+
 def format_plan(found: Plan) -> str:
     """The plan as text."""
     lines = [found.title, "", *found.models, ""]
@@ -353,12 +359,7 @@ def _missing(recipe: Recipe, data_dir: Path | None) -> tuple[str, ...]:
             "--generator (or train one): the authors' NAT checkpoints, linked from "
             "https://github.com/LeapLabTHU/AdaNAT"
         )
-    for name, path in (
-        ("--tokenizer", recipe.tokenizer.weights),
-        ("--generator", recipe.generator.weights),
-    ):
-        if path is not None and not path.exists():
-            found.append(f"{name} {path} does not exist")
+    found += [f"{path} does not exist" for path in missing_weights(recipe)]
     if recipe.reward.backbone == "dino" and not Path(recipe.reward.dino_weights).exists():
         found.append(
             f"DINO ViT-S/16: fetched from the hub ({recipe.reward.dino_weights}) when first used; "

@@ -75,7 +75,7 @@ def build_reward(
 ) -> tuple[PictureReward, Adversary | None]:
     """The reward that the recipe describes, and its adversary where it has one."""
     recipe = run.recipe.reward
-    backbone = _backbone(recipe).to(run.device)
+    backbone = load_backbone(recipe).to(run.device)
     adversary: Adversary | None = None
     main: RewardModel
     if recipe.design == "adversarial":
@@ -97,7 +97,8 @@ def _batch_size(recipe: RewardRecipe) -> int:
     return recipe.adversarial.extract_batch_size
 
 
-def _backbone(recipe: RewardRecipe) -> Backbone:
+def load_backbone(recipe: RewardRecipe) -> Backbone:
+    """The frozen network on whose features the reward rests; DINO may have to be fetched."""
     if recipe.backbone == "lite0":
         return efficientnet_lite("lite0", input_size=recipe.input_size)
     path = Path(recipe.dino_weights)
@@ -123,7 +124,7 @@ def trained_reward(run: Run, seed: int) -> RewardModel:
             "the reward of design 'frechet' pays whole batches and cannot judge one image: train "
             "with --reward.design adversarial or pretrained"
         )
-    reward = _adversarial_reward(run, _backbone(run.recipe.reward).to(run.device), seed)
+    reward = _adversarial_reward(run, load_backbone(run.recipe.reward).to(run.device), seed)
     path = discriminator_file(run, seed)
     try:
         reward.discriminator.load_state_dict(load_file(path))

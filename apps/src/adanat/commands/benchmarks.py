@@ -13,6 +13,7 @@ from adanat.errors import AdanatError
 from adanat.plan import format_plan, plan, unequal_batches
 from adanat.recipes.benchmarks.smoke import prepare_stand_in
 from adanat.recipes.benchmarks.smoke import smoke as smoke_recipe
+from adanat.run import Run
 from adanat.tracking import mirror_to_wandb
 
 
@@ -71,10 +72,21 @@ def train(
             f"{run.engine.num_processes} processes cannot share equally {', '.join(wrong)}: "
             "choose multiples of their number"
         )
+    _refuse_missing_weights(run)
     if wandb is not None and run.engine.is_main:
         mirror_to_wandb(wandb, run.output_dir)
     run_stages(run, stage or ("report" if smoke else "policy"))
     run.engine.close()
+
+
+def _refuse_missing_weights(run: Run) -> None:
+    """Rather at once than when their stage's turn comes."""
+    for stage, path in (
+        (run.stages.tokenizer, run.recipe.tokenizer.weights),
+        (run.stages.generator, run.recipe.generator.weights),
+    ):
+        if path is not None and not path.exists() and not stage.is_done():
+            raise ValueError(f"{path} does not exist: it is to be taken over")
 
 
 def doctor(
