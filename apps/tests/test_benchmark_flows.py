@@ -194,7 +194,7 @@ def test_the_doctor_looks_at_machine_data_and_stages(trained: Run, tmp_path: Pat
         "in all",
     ]
     assert findings["data"].ok
-    assert "fit 4, validation 4, test 4" in findings["data"].text
+    assert "fit 4, validation 4, test 4, of 1,331,167 published" in findings["data"].text
     assert "s a step of 1, " in findings["tokenize"].text
     assert "s a step of 2, " in findings["train-policy"].text
 

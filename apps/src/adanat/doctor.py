@@ -13,7 +13,7 @@ from torch.utils import collect_env
 
 from adanat.engine import AccelerateEngine
 from adanat.errors import DataError
-from adanat.plan import Plan, amounts, missing_weights, plan, unequal_batches
+from adanat.plan import DATA_SETS, Plan, amounts, missing_weights, plan, unequal_batches
 from adanat.prepare import PreparedSplit, read_prepared
 from adanat.recipes.base import Recipe
 from adanat.rewards import load_backbone
@@ -162,7 +162,9 @@ def _data(recipe: Recipe, data_dir: Path | None) -> Finding:
     if index.dataset != recipe.data.source:
         return Finding("data", False, f"{data_dir} holds {index.dataset}")
     sizes = ", ".join(f"{name} {count:,}" for name, count in index.splits.items())
-    return Finding("data", True, f"{index.dataset}: {sizes}; {rate:.0f} images/s read and cropped")
+    published = DATA_SETS[index.dataset].train + DATA_SETS[index.dataset].test
+    text = f"{index.dataset}: {sizes}, of {published:,} published; {rate:.0f} images/s read and cropped"
+    return Finding("data", True, text)
 
 
 def _weights(recipe: Recipe) -> Finding:

@@ -55,10 +55,19 @@ def test_image_without_captions(coco: Path, tmp_path: Path) -> None:
 
 
 def test_missing_image(coco: Path, tmp_path: Path) -> None:
-    """Captions of an image whose file is missing | passed over, counted."""
+    """Captions of an image whose file is missing | skipped, counted."""
     (coco / "train2014" / "COCO_train2014_000000000003.jpg").unlink()
-    index = prepare_coco(coco, preparation(tmp_path))
-    assert index.counts["notes"]["image file missing"] == 1
+    index = prepare_coco(coco, preparation(tmp_path, max_bad_fraction=0.2))
+    assert index.counts["skipped"] == {"the image file is missing": 1}
+    assert index.splits["fit"] + index.splits["validation"] == 4
+
+
+def test_half_an_archive(coco: Path, tmp_path: Path) -> None:
+    """An archive of which only some images were unpacked | refused, one is named."""
+    for number in (2, 3, 5):
+        (coco / "train2014" / f"COCO_train2014_{number:012d}.jpg").unlink()
+    with pytest.raises(DataError, match=r"in train-000000.tar, COCO_train2014_\d+: the image file"):
+        prepare_coco(coco, preparation(tmp_path, max_bad_fraction=0.2))
 
 
 def test_few_captions(coco: Path, tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from adanat.errors import DataError
 from adanat.prepare.items import Item, Source
 from adanat.prepare.members import file_member
 
 CAPTIONS_PER_IMAGE = 5
-PUBLISHED_SIZES = {"train": 82_783, "val": 40_504}
 _FOLDERS = {"train": "train2014", "val": "val2014"}
 WHERE_TO_GET = (
     "train2014.zip, val2014.zip and annotations_trainval2014.zip from https://cocodataset.org, "
@@ -21,8 +20,8 @@ WHERE_TO_GET = (
 def list_coco(folder: Path) -> Source:
     """List images with their first five captions, in the order of the captions' ids.
 
-    An image with fewer captions repeats them from the first; one without any, or whose file is
-    missing, is passed over and counted in ``notes``.
+    An image with fewer captions repeats them from the first; one without any is passed over and
+    counted in ``notes``. One whose file is missing is listed: it cannot be read.
 
     Args:
         folder: Holds ``train2014``, ``val2014`` and ``annotations``.
@@ -49,9 +48,6 @@ def _list_split(folder: Path, name: str, notes: Counter[str]) -> list[Item]:
         if not texts:
             notes["image without captions"] += 1
             continue
-        if not path.is_file():
-            notes["image file missing"] += 1
-            continue
         if len(texts) < CAPTIONS_PER_IMAGE:
             notes[f"image with fewer than {CAPTIONS_PER_IMAGE} captions"] += 1
         chosen = [texts[i % len(texts)] for i in range(CAPTIONS_PER_IMAGE)]
@@ -61,14 +57,22 @@ def _list_split(folder: Path, name: str, notes: Counter[str]) -> list[Item]:
         items.append(
             Item(
                 path.stem.replace(".", "_"),
-                file_member(path),
+                file_member(path) if path.is_file() else _MissingFile(),
                 {"txt": "\n".join(chosen), "json": described},
             )
         )
     notes["caption of an unknown image"] += len(captions.keys() - file_names.keys())
     if not items:
-        raise DataError(f"{images} has none of the images that {annotations} describes")
+        raise DataError(f"{annotations} has no image with captions")
     return items
+
+
+class _MissingFile(NamedTuple):
+    """In the place of a picture that is described and not there."""
+
+    def read(self) -> bytes:
+        """Raises ValueError: the preparation skips the sample and counts it."""
+        raise ValueError("the image file is missing")
 
 
 def _read_annotations(path: Path) -> tuple[dict[int, str], dict[int, list[tuple[int, str]]]]:

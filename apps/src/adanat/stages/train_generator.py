@@ -12,6 +12,7 @@ from adanat.conditions import RunConditions
 from adanat.generation import Generator, from_uint8
 from adanat.loop import IntervalHook, PictureHook, train_loop
 from adanat.prepare import item_names
+from adanat.read_ahead import ReadAhead
 from adanat.run import Run
 from adanat.sampling_order import batch_indices
 from adanat.schedule_points import default_point
@@ -65,9 +66,14 @@ def train_generator(run: Run) -> None:
             engine.follow(*models)
         order_seed = derive_seed(run.recipe.seed, "generator order")
 
-        def step(number: int) -> dict[str, float]:
+        def load(number: int) -> tuple[Tensor, Tensor]:
             tokens, items = fit.batch(batch_of(number)[engine.rows(recipe.batch_size)])
-            condition = conditions.of_items(items).generator
+            return tokens, conditions.of_items(items).generator
+
+        read = ReadAhead(load, recipe.training.total_steps)
+
+        def step(number: int) -> dict[str, float]:
+            tokens, condition = read(number)
             return trainer.step(tokens.to(run.device), condition.to(run.device))
 
         def batch_of(number: int) -> Tensor:
