@@ -163,7 +163,7 @@ def _data(recipe: Recipe, data_dir: Path | None) -> Finding:
         return Finding("data", False, f"{data_dir} holds {index.dataset}")
     sizes = ", ".join(f"{name} {count:,}" for name, count in index.splits.items())
     published = DATA_SETS[index.dataset].train + DATA_SETS[index.dataset].test
-    text = f"{index.dataset}: {sizes}, of {published:,} published; {rate:.0f} images/s read and cropped"
+    text = f"{index.dataset}: {sizes}, of {published:,} published; {rate:.0f} images/s are read"
     return Finding("data", True, text)
 
 
