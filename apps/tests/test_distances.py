@@ -2,24 +2,27 @@
 
 import itertools
 
+import cleanfid.fid
 import numpy as np
 import pytest
 import torch
 from adanat.metrics import (
     FeatureStatistics,
+    KernelSubsets,
     PrincipalComponents,
     Reference,
     all_scores,
+    compare_pairs,
     frechet_distance,
     frechet_distance_cleanfid,
     frechet_score,
     kernel_distance,
-    neighbour_distances,
-    neighbour_radii,
+    own_pairs,
     precision_recall,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import calculate_precision_recall_part
 
 
@@ -115,17 +118,57 @@ def test_precision_and_recall_follow_their_definition():
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 30, 100])
-def test_neighbour_distances_are_those_of_all_pairs(batch_size):
+def test_own_distances_are_those_of_all_pairs(batch_size):
     features = draw(8, 60, 3)
     every = np.sort(np.linalg.norm(features[:, None] - features[None], axis=-1), axis=1)
-    found = neighbour_distances(features, count=6, batch_size=batch_size)
-    np.testing.assert_allclose(found[:, 1:], every[:, 1:6], rtol=1e-4)
-    np.testing.assert_allclose(found[:, 0], 0, atol=1e-2)  # by products, so rounded
-    np.testing.assert_array_equal(
-        neighbour_radii(features, neighborhood=4, batch_size=batch_size), found[:, 4]
-    )
+    found = own_pairs(features, count=6, batch_size=batch_size)
+    np.testing.assert_allclose(found.distances[:, 1:], every[:, 1:6], rtol=1e-4)
+    np.testing.assert_allclose(found.distances[:, 0], 0, atol=1e-2)  # by products, so rounded
+    np.testing.assert_array_equal(found.radii(4), found.distances[:, 4])
     with pytest.raises(ValueError, match="count is 61; 60 vectors allow 1 to 60"):
-        neighbour_distances(features, count=61)
+        own_pairs(features, count=61)
+
+
+@pytest.mark.parametrize(
+    ("generated_count", "reference_count", "size"), [(60, 45, 20), (45, 60, 45), (50, 50, 1000)]
+)
+@pytest.mark.parametrize("batch_size", [16, 100])
+def test_the_kernel_distance_of_all_pairs_is_clean_fids(
+    generated_count, reference_count, size, batch_size
+):
+    generated, reference = draw(20, generated_count, 12), draw(21, reference_count, 12, shift=0.4)
+    np.random.seed(5)  # noqa: NPY002
+    expected = cleanfid.fid.kernel_distance(
+        reference.astype(np.float64),
+        generated.astype(np.float64),
+        num_subsets=7,
+        max_subset_size=size,
+    )
+    drawing = {"seed": 5, "num_subsets": 7, "max_subset_size": size}
+    subsets = KernelSubsets.draw(generated_count, reference_count, **drawing)
+    options = {"batch_size": batch_size, "subsets": subsets}
+    known = own_pairs(reference, count=4, members=subsets.reference, batch_size=batch_size)
+    found = compare_pairs(generated, reference, **options)
+    assert found[1] == pytest.approx(expected, rel=1e-5)
+    assert found[1] == pytest.approx(kernel_distance(generated, reference, **drawing), rel=1e-4)
+    assert compare_pairs(generated, reference, reference_pairs=known, **options)[1] == found[1]
+    shares = precision_recall(generated, reference, batch_size=batch_size)
+    assert (found[0].precision, found[0].recall) == shares
+
+
+def test_the_kernel_distance_of_all_pairs_is_torch_fidelitys():
+    generated, reference = draw(22, 90, 12), draw(23, 70, 12, shift=0.4)
+    expected = kid_features_to_metric(
+        torch.from_numpy(generated).double(),
+        torch.from_numpy(reference).double(),
+        kid_subsets=5,
+        kid_subset_size=30,
+        rng_seed=3,
+        verbose=False,
+    )
+    subsets = KernelSubsets.draw(90, 70, seed=3, num_subsets=5, max_subset_size=30)
+    _, found = compare_pairs(generated, reference, subsets=subsets)
+    assert found == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-5)
 
 
 def test_a_collapsed_set_has_precision_without_recall():
@@ -198,5 +241,6 @@ def test_precision_and_recall_equal_torch_fidelitys(generated_count, reference_c
     )
     found = precision_recall(generated, reference, batch_size=16)
     assert found == pytest.approx(expected, abs=1e-6)
-    known = precision_recall(generated, reference, reference_radii=neighbour_radii(reference))
+    pairs = own_pairs(reference, count=4, batch_size=16)
+    known = precision_recall(generated, reference, batch_size=16, reference_pairs=pairs)
     assert known == found

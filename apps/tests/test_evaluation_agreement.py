@@ -24,7 +24,7 @@ from adanat.metrics import (
     kernel_distance,
     kernel_distance_interval,
     nearest_neighbours,
-    neighbour_radii,
+    own_pairs,
     share_interval,
 )
 from PIL import Image, ImageFilter
@@ -182,8 +182,8 @@ def test_density_and_coverage_follow_their_definition():
     density, coverage = density_coverage(fake, real, batch_size=16)
     assert density == pytest.approx(inside.sum() / (5 * 40))
     assert coverage == pytest.approx(inside.any(axis=0).mean())
-    radii = neighbour_radii(real, neighborhood=5)
-    assert density_coverage(fake, real, reference_radii=radii) == (density, coverage)
+    known = own_pairs(real, count=6)
+    assert density_coverage(fake, real, reference_pairs=known) == (density, coverage)
     with pytest.raises(ValueError, match="neighborhood is 50"):
         density_coverage(real, real, neighborhood=50)
 

@@ -13,7 +13,7 @@ import torch
 from adanat.checkpoints import atomic_write_json
 from adanat.cli import main
 from adanat.errors import DataError, StageError, StorageError
-from adanat.evaluation import SourceEvaluation, evaluate_source, models, names_path
+from adanat.evaluation import SourceEvaluation, evaluate_source, figures, models, names_path
 from adanat.evaluation.chunks import Times, collect
 from adanat.evaluation.comparison import Entry, Score, gain, read_entries
 from adanat.evaluation.comparison_tables import Comparison
@@ -273,6 +273,19 @@ def test_time_is_told_by_its_parts(run_folder, tmp_path, real_images):
     again = evaluate_source(options(run_folder, tmp_path, **few))
     assert again.seconds["features"] == parts["features"]  # as kept with the features
     assert again.seconds["rest"] > 0
+
+
+def test_the_kernel_distance_is_the_same_alone_and_beside_precision(
+    run_folder, tmp_path, real_images, monkeypatch
+):
+    few = {"num_samples": 16, "seeds": (0, 1)}  # smaller than the reference: subsets differ
+    alone = evaluate_source(options(run_folder, tmp_path, metrics=("lite2-kid",), **few))
+    monkeypatch.setattr(figures, "kernel_distance", None)  # shared products serve
+    beside = evaluate_source(
+        options(run_folder, tmp_path, metrics=("precision", "lite2-kid"), **few)
+    )
+    for seed, value in alone.figures[0].by_seed.items():
+        assert beside.figures[1].by_seed[seed] == pytest.approx(value, rel=1e-4)
 
 
 def test_one_seed_has_intervals_only_where_resampling_is_unbiased(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from adanat.evaluation.chunks import Collection, Times, collect
+from adanat.evaluation.chunks import Collection, FeatureStore, Times, collect
 from adanat.evaluation.cost import CostPerImage, measure_cost, resident_memory_gb
 from adanat.evaluation.extractors import AdmExtractor, CleanExtractor, Extractor, Lite2Extractor
 from adanat.evaluation.figures import METRICS, MetricName, Sample, extractor_of, key_of
@@ -22,6 +22,7 @@ from adanat.evaluation.scoring import Figure, score
 from adanat.evaluation.sheets import write_sheets
 from adanat.evaluation.sinks import NpzSink, PngSink
 from adanat.evaluation.sources import Source
+from adanat.metrics import KernelSubsets
 
 
 def evaluate_source(options: SourceEvaluation) -> EvaluationResult | None:
@@ -238,13 +239,25 @@ def _samples(extractor: Extractor, options: SourceEvaluation, judged: _Judged) -
     identity = extractor.identity
     side = None
     if judged.real is not None and identity.name in _compared(options):
-        side = judged.real.side(identity, judged.real_collection.stores.get(identity.name))
+        store = judged.real_collection.stores.get(identity.name)
+        side = judged.real.side(identity, store, _subsets(identity.name, options, judged, store))
     return {
         seed: Sample(
             store=collection.stores[identity.name], reference=side, seed=options.scoring_seed
         )
         for seed, collection in judged.collections.items()
     }
+
+
+def _subsets(
+    extractor: str, options: SourceEvaluation, judged: _Judged, real: FeatureStore | None
+) -> KernelSubsets | None:
+    """KID's, where precision or recall have the products of all pairs of these features."""
+    asked = {name for name in options.metrics if extractor_of(name, options.manifold) == extractor}
+    if real is None or not (asked & {"kid", "lite2-kid"} and asked & {"precision", "recall"}):
+        return None
+    num_samples = len(next(iter(judged.sources.values())))
+    return KernelSubsets.draw(num_samples, real.num_images, seed=options.scoring_seed)
 
 
 def _figure(

@@ -27,12 +27,12 @@ from adanat.metrics import (
     FeatureStatistics,
     Interval,
     Membership,
+    compare_pairs,
     density_coverage,
     frechet_distance,
     kernel_distance,
     kernel_distance_interval,
     mean_interval,
-    membership,
     share_interval,
 )
 from adanat.metrics.features import FloatArray
@@ -87,14 +87,26 @@ class Sample:
             raise ValueError("no reference is given: name real images by --reference")
         return self.reference
 
-    @cached_property
+    @property
     def inside(self) -> Membership:
         """Who lies in whose ball."""
-        return membership(
+        return self._pairs[0]
+
+    @property
+    def kernel_distance(self) -> float:
+        """KID: by the pairs of all images where another figure needs them, else by clean-fid."""
+        if self.real.subsets is not None:
+            return self._pairs[1]
+        return kernel_distance(self.features, self.real.features, seed=self.seed)
+
+    @cached_property
+    def _pairs(self) -> tuple[Membership, float]:
+        return compare_pairs(
             self.features,
             self.real.features,
             neighborhood=NEIGHBORHOOD,
-            reference_radii=self.real.radii(NEIGHBORHOOD),
+            subsets=self.real.subsets,
+            reference_pairs=self.real.pairs(NEIGHBORHOOD),
         )
 
     @cached_property
@@ -103,7 +115,7 @@ class Sample:
             self.features,
             self.real.features,
             neighborhood=DENSITY_NEIGHBORHOOD,
-            reference_radii=self.real.radii(DENSITY_NEIGHBORHOOD),
+            reference_pairs=self.real.pairs(DENSITY_NEIGHBORHOOD),
         )
 
 
@@ -164,9 +176,7 @@ def _kernel_metric(extractor: str) -> Metric:
         protocol="KID, mean over 100 subsets of at most 1,000, clean-fid",
         better="lower",
         compares="features",
-        value=lambda sample: kernel_distance(
-            sample.features, sample.real.features, seed=sample.seed
-        ),
+        value=lambda sample: sample.kernel_distance,
         interval=lambda sample, value: kernel_distance_interval(
             sample.features, sample.real.features, value=value, seed=sample.seed
         ),

@@ -15,7 +15,7 @@ from adanat.evaluation.chunks import FeatureStore
 from adanat.evaluation.extractors import FEATURES, Identity
 from adanat.evaluation.opening import open_images
 from adanat.evaluation.sources import FirstOf, Source, hash_files
-from adanat.metrics import FeatureStatistics, neighbour_distances
+from adanat.metrics import FeatureStatistics, KernelSubsets, OwnPairs, own_pairs
 from adanat.metrics.features import FloatArray
 
 MAX_NEIGHBORHOOD = 5
@@ -30,11 +30,13 @@ class ReferenceSide:
         identity: The extractor.
         store: The real images' features; None where a file of statistics is all that is needed.
         given: That file's mean and covariance, which then stand for those of the features.
+        subsets: KID's, where it comes along with figures that look at all pairs.
     """
 
     identity: Identity
     store: FeatureStore | None
     given: FeatureStatistics | None = None
+    subsets: KernelSubsets | None = None
 
     @cached_property
     def statistics(self) -> FeatureStatistics:
@@ -53,8 +55,8 @@ class ReferenceSide:
         """How many real images there are features of."""
         return self._features_store.num_images
 
-    def radii(self, neighborhood: int) -> FloatArray:
-        """`neighbour_radii` (M,) of the features, for at most `MAX_NEIGHBORHOOD`.
+    def pairs(self, neighborhood: int) -> OwnPairs:
+        """`own_pairs` of the features, for balls through at most neighbour `MAX_NEIGHBORHOOD`.
 
         Raises:
             DataError: There are too few real images.
@@ -64,13 +66,13 @@ class ReferenceSide:
                 f"balls through neighbour {neighborhood} need more real images than "
                 f"{self.num_images}"
             )
-        return self._neighbour_distances[:, neighborhood]
+        return self._pairs
 
     @cached_property
-    def _neighbour_distances(self) -> FloatArray:
-        """Distances (M, 1 + MAX_NEIGHBORHOOD) within the features, each vector's own first."""
+    def _pairs(self) -> OwnPairs:
         count = min(1 + MAX_NEIGHBORHOOD, self.num_images)
-        return neighbour_distances(self.features, count=count)
+        members = self.subsets.reference if self.subsets else None
+        return own_pairs(self.features, count=count, members=members)
 
     @property
     def _features_store(self) -> FeatureStore:
@@ -130,17 +132,24 @@ class RealImages:
             )
         return of_images or self._given(identity) is None
 
-    def side(self, identity: Identity, store: FeatureStore | None) -> ReferenceSide:
+    def side(
+        self,
+        identity: Identity,
+        store: FeatureStore | None,
+        subsets: KernelSubsets | None = None,
+    ) -> ReferenceSide:
         """What one extractor's features are compared with.
 
         Args:
             identity: The extractor.
             store: The collected features of the images; None where they are not needed.
+            subsets: As `ReferenceSide` has them.
 
         Raises:
             DataError: The file's statistics are of another extractor, and there are no images.
         """
-        return ReferenceSide(identity=identity, store=store, given=self._given(identity))
+        given = self._given(identity)
+        return ReferenceSide(identity=identity, store=store, given=given, subsets=subsets)
 
     def _given(self, identity: Identity) -> FeatureStatistics | None:
         """The file's statistics, unless there are images and these are of another extractor."""

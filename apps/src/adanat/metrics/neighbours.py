@@ -1,11 +1,14 @@
 """Precision, recall, density and coverage: which vectors lie inside the other set's balls.
 
-A ball is drawn around every vector, through one of its nearest neighbours in its own set.
+A ball is drawn around every vector, through one of its nearest neighbours in its own set. KID may
+come along: it is made of the same inner products of all pairs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,47 +17,86 @@ from torch import Tensor
 
 from adanat.metrics.distances import check_pair
 from adanat.metrics.features import FloatArray
+from adanat.metrics.kernels import KernelSubsets, kernel_sums
 
 BoolArray = npt.NDArray[np.bool_]
-_ROWS = 1000  # of a distance matrix, held at once
+_ROWS = 1000  # on either side of the pairs that are looked at together
 
 
-def neighbour_radii(
-    features: FloatArray, *, neighborhood: int = 3, batch_size: int = _ROWS
-) -> FloatArray:
-    """Distance of every vector of (N, D) to its `neighborhood`-th neighbour in the set: (N,).
+class _Block(NamedTuple):
+    """Some of the pairs of two sets."""
 
-    Raises:
-        ValueError: If there are not more than `neighborhood` vectors.
+    rows: slice
+    columns: slice
+    products: Tensor
+    """Inner products (r, c)."""
+    distances: Tensor
+    """(r, c)."""
+
+
+def _blocks(first: Tensor, second: Tensor, size: int) -> Iterator[_Block]:
+    """All pairs of (N, D) and (M, D), `size` by `size` at a time, which a cache can hold.
+
+    Within one set, given twice, blocks below the diagonal are left out: they mirror those above.
     """
-    found = neighbour_distances(features, count=neighborhood + 1, batch_size=batch_size)
-    return found[:, neighborhood]
+    first_squares, second_squares = (side.square().sum(dim=1) for side in (first, second))
+    for top in range(0, len(first), size):
+        rows = slice(top, top + size)
+        for left in range(top if first is second else 0, len(second), size):
+            columns = slice(left, left + size)
+            products = first[rows] @ second[columns].T
+            squares = (-2 * products).add_(first_squares[rows, None]).add_(second_squares[columns])
+            yield _Block(rows, columns, products, squares.clamp_(min=0).sqrt_())
 
 
-def neighbour_distances(features: FloatArray, *, count: int, batch_size: int = _ROWS) -> FloatArray:
-    """Distances (N, count) within a set (N, D), rising: each vector's to itself, then to others.
+class OwnPairs(NamedTuple):
+    """What the pairs within one set of vectors say."""
 
-    Every pair is measured once, which halves the work.
+    distances: FloatArray
+    """(N, count), rising: each vector's to itself, then to its neighbours."""
+    kernel_sums: Tensor
+    """float64 (S,), KID's kernel over the ordered pairs of different vectors of each subset."""
+
+    def radii(self, neighborhood: int) -> Tensor:
+        """Distance (N,) of each vector to its `neighborhood`-th neighbour."""
+        return torch.from_numpy(self.distances[:, neighborhood])
+
+
+def own_pairs(
+    features: FloatArray, *, count: int, members: Tensor | None = None, batch_size: int = _ROWS
+) -> OwnPairs:
+    """Look at every pair within a set once.
+
+    Args:
+        features: (N, D).
+        count: How many distances of each vector are kept.
+        members: float32 (N, S), which vectors belong to each of KID's subsets; None for no subset.
+        batch_size: Vectors on either side of a block of pairs.
 
     Raises:
         ValueError: If `count` is not in 1..N.
     """
     _check_count(count, len(features))
-    blocks = torch.from_numpy(features).split(batch_size)
-    nearest = [torch.empty(len(block), 0) for block in blocks]
-    for i, rows in enumerate(blocks):
-        for j in range(i, len(blocks)):
-            distances = torch.cdist(rows, blocks[j])
-            nearest[i] = _smallest(nearest[i], distances, count)
-            if j > i:
-                nearest[j] = _smallest(nearest[j], distances.T, count)
-    return np.asarray(torch.cat(nearest).numpy(), dtype=np.float32)
+    vectors = torch.from_numpy(features)
+    members = torch.zeros(len(vectors), 0) if members is None else members
+    nearest = torch.full((len(vectors), count), torch.inf)
+    sums = torch.zeros(members.shape[1], dtype=torch.float64)
+    for rows, columns, products, distances in _blocks(vectors, vectors, batch_size):
+        nearest[rows] = _smallest(nearest[rows], distances)
+        if rows == columns:
+            products.fill_diagonal_(-vectors.shape[1])  # makes the kernel 0 there
+            sums += kernel_sums(products, vectors.shape[1], members[rows], members[columns])
+        else:
+            nearest[columns] = _smallest(nearest[columns], distances.T)
+            sums += 2 * kernel_sums(products, vectors.shape[1], members[rows], members[columns])
+    return OwnPairs(nearest.numpy(), sums)
 
 
-def _smallest(known: Tensor, more: Tensor, count: int) -> Tensor:
-    """The `count` smallest numbers of each row of both, rising."""
+def _smallest(known: Tensor, more: Tensor) -> Tensor:
+    """The smallest numbers of each row of both, as many as were known, rising."""
+    count = known.shape[1]
     found = torch.cat([known, more.topk(min(count, more.shape[1]), largest=False).values], dim=1)
-    return found.topk(min(count, found.shape[1]), largest=False).values
+    return found.topk(count, largest=False).values
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,47 +122,57 @@ class Membership:
         return float(self.recalled.mean())
 
 
-def membership(
+def compare_pairs(
     generated: FloatArray,
     reference: FloatArray,
     *,
     neighborhood: int = 3,
     batch_size: int = _ROWS,
-    reference_radii: FloatArray | None = None,
-) -> Membership:
-    """Improved precision and recall (arXiv 1904.06991) per image, as torch-fidelity defines them.
+    subsets: KernelSubsets | None = None,
+    reference_pairs: OwnPairs | None = None,
+) -> tuple[Membership, float]:
+    """Improved precision and recall (arXiv 1904.06991) per image, and KID, of the same products.
 
-    torch-fidelity's own function measures the reference set against itself in every call and the
-    two sets against each other twice; one pass serves both here, and the radii can be handed in.
+    They are those of torch-fidelity, which measures the reference set against itself in every call
+    and the two sets against each other twice, and of clean-fid, which multiplies its subsets anew.
 
     Args:
         generated: (N, D) features.
-        reference: (M, D) features. Both values depend on N and M; keep them equal and fixed.
+        reference: (M, D) features. All values depend on N and M; keep them equal and fixed.
         neighborhood: Which nearest neighbour sets a vector's radius.
-        batch_size: Rows of the distance matrix in memory at once.
-        reference_radii: `neighbour_radii` of the reference, when known.
+        batch_size: Vectors on either side of a block of pairs.
+        subsets: KID's; None for none.
+        reference_pairs: `own_pairs` of the reference, when known: with its members of the subsets,
+            and more than `neighborhood` distances.
+
+    Returns:
+        Who lies in whose ball; KID, which is NaN without subsets.
 
     Raises:
         ValueError: If the sets differ in dimension or one has `neighborhood` vectors or fewer.
     """
     _check(generated, reference, neighborhood)
-    if reference_radii is None:
-        reference_radii = neighbour_radii(
-            reference, neighborhood=neighborhood, batch_size=batch_size
+    if subsets is None:
+        subsets = KernelSubsets.draw(len(generated), len(reference), seed=0, num_subsets=0)
+    count = neighborhood + 1
+    own = own_pairs(generated, count=count, members=subsets.generated, batch_size=batch_size)
+    if reference_pairs is None:
+        reference_pairs = own_pairs(
+            reference, count=count, members=subsets.reference, batch_size=batch_size
         )
-    fake_radii = torch.from_numpy(
-        neighbour_radii(generated, neighborhood=neighborhood, batch_size=batch_size)
-    )
-    real, fake = torch.from_numpy(reference), torch.from_numpy(generated)
-    real_radii = torch.from_numpy(reference_radii)
-    precise: list[Tensor] = []
-    recalled = torch.zeros(len(real), dtype=torch.bool)
-    for rows, radii in zip(fake.split(batch_size), fake_radii.split(batch_size), strict=True):
-        distances = torch.cdist(rows, real)
+    fake, real = torch.from_numpy(generated), torch.from_numpy(reference)
+    fake_radii, real_radii = own.radii(neighborhood), reference_pairs.radii(neighborhood)
+    precise, recalled = (torch.zeros(len(side), dtype=torch.bool) for side in (fake, real))
+    sums = torch.zeros_like(own.kernel_sums)
+    for rows, columns, products, distances in _blocks(fake, real, batch_size):
         # The smallest difference says whether any is inside, several times faster than `any`.
-        precise.append((distances - real_radii).amin(dim=1) <= 0)
-        recalled |= (distances - radii[:, None]).amin(dim=0) <= 0
-    return Membership(precise=torch.cat(precise).numpy(), recalled=recalled.numpy())
+        precise[rows] |= (distances - real_radii[columns]).amin(dim=1) <= 0
+        recalled[columns] |= (distances - fake_radii[rows, None]).amin(dim=0) <= 0
+        sums += kernel_sums(
+            products, fake.shape[1], subsets.generated[rows], subsets.reference[columns]
+        )
+    found = Membership(precise=precise.numpy(), recalled=recalled.numpy())
+    return found, subsets.distance(own.kernel_sums, reference_pairs.kernel_sums, sums)
 
 
 def precision_recall(
@@ -129,15 +181,15 @@ def precision_recall(
     *,
     neighborhood: int = 3,
     batch_size: int = _ROWS,
-    reference_radii: FloatArray | None = None,
+    reference_pairs: OwnPairs | None = None,
 ) -> tuple[float, float]:
-    """Improved precision and recall, each in [0, 1]; arguments and errors as `membership`."""
-    found = membership(
+    """Improved precision and recall, each in [0, 1]; arguments and errors as `compare_pairs`."""
+    found, _ = compare_pairs(
         generated,
         reference,
         neighborhood=neighborhood,
         batch_size=batch_size,
-        reference_radii=reference_radii,
+        reference_pairs=reference_pairs,
     )
     return found.precision, found.recall
 
@@ -148,7 +200,7 @@ def density_coverage(
     *,
     neighborhood: int = 5,
     batch_size: int = _ROWS,
-    reference_radii: FloatArray | None = None,
+    reference_pairs: OwnPairs | None = None,
 ) -> tuple[float, float]:
     """Density and coverage (arXiv 2002.09797, eq. 3 and 4).
 
@@ -156,8 +208,9 @@ def density_coverage(
         generated: (N, D) features.
         reference: (M, D) features.
         neighborhood: Which nearest neighbour sets a real vector's radius; the paper's is 5.
-        batch_size: Rows of the distance matrix in memory at once.
-        reference_radii: `neighbour_radii` of the reference, when known.
+        batch_size: Vectors on either side of a block of pairs.
+        reference_pairs: `own_pairs` of the reference, when known, with more than `neighborhood`
+            distances.
 
     Returns:
         density (mean number of real balls around a generated vector over `neighborhood`; it may
@@ -167,18 +220,15 @@ def density_coverage(
         ValueError: If the sets differ in dimension or one has `neighborhood` vectors or fewer.
     """
     _check(generated, reference, neighborhood)
-    if reference_radii is None:
-        reference_radii = neighbour_radii(
-            reference, neighborhood=neighborhood, batch_size=batch_size
-        )
-    radii = torch.from_numpy(reference_radii)
+    if reference_pairs is None:
+        reference_pairs = own_pairs(reference, count=neighborhood + 1, batch_size=batch_size)
+    radii = reference_pairs.radii(neighborhood)
     real, fake = torch.from_numpy(reference), torch.from_numpy(generated)
     hits = 0
     covered = torch.zeros(len(real), dtype=torch.bool)
-    for rows in fake.split(batch_size):
-        inside = torch.cdist(rows, real) <= radii
-        hits += int(inside.sum())
-        covered |= inside.any(dim=0)
+    for block in _blocks(fake, real, batch_size):
+        hits += int((block.distances <= radii[block.columns]).sum())
+        covered[block.columns] |= block.distances.amin(dim=0) <= radii[block.columns]
     return hits / (neighborhood * len(fake)), covered.double().mean().item()
 
 

@@ -12,7 +12,7 @@ from adanat.metrics.distances import (
     kernel_distance,
 )
 from adanat.metrics.features import FloatArray
-from adanat.metrics.neighbours import neighbour_radii, precision_recall
+from adanat.metrics.neighbours import OwnPairs, own_pairs, precision_recall
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,9 +33,9 @@ class Reference:
         return FeatureStatistics.of(self.features)
 
     @cached_property
-    def radii(self) -> FloatArray:
-        """Radii of the features' balls, for precision and recall."""
-        return neighbour_radii(self.features)
+    def pairs(self) -> OwnPairs:
+        """Nearest distances within the features, for the balls of precision and recall."""
+        return own_pairs(self.features, count=4)
 
     @cached_property
     def components(self) -> PrincipalComponents:
@@ -75,7 +75,7 @@ def all_scores(
         `{prefix}_fd_pca{K}` where the reference is large enough for K components.
     """
     precision, recall = precision_recall(
-        generated, reference.features, reference_radii=reference.radii
+        generated, reference.features, reference_pairs=reference.pairs
     )
     scores = {
         f"{prefix}_fd": frechet_score(generated, reference),
