@@ -6,7 +6,8 @@ import natgen
 import pytest
 import torch
 from natbench import PRESETS, peak_memory
-from natgen import NAT, DecodingState, NoiseSource, published
+from natgen import NAT, DecodingState, NoiseSource, StaticDecoder, published
+from natgen.static_decoder import _Inputs
 from policyrl import PolicyNetwork, PolicyNetworkConfig
 from torch import Tensor
 from vqtok import Tokenizer
@@ -34,6 +35,23 @@ def test_a_guided_step_of_256_images() -> None:
         peak = peak_memory(lambda: natgen.step(nat, published(8), state, NoiseSource(0)), META)
     assert peak == pytest.approx(4.65e9, rel=0.01)
     assert sum(weight.nbytes for weight in nat.parameters()) == pytest.approx(0.39e9, rel=0.01)
+
+
+@pytest.mark.usefixtures("fused_attention")
+def test_a_graphs_loop_needs_no_more_for_more_steps() -> None:
+    with META:
+        nat = NAT(FULL.nat).eval().to(BF16)
+        keys = torch.zeros(64, dtype=torch.int64)
+        logits = torch.zeros(64, nat.seq_len, FULL.nat.codebook_size, dtype=BF16)
+        features = torch.zeros(64, nat.seq_len, FULL.nat.embed_dim, dtype=BF16)
+    inputs = _Inputs(keys, keys, features, logits, logits[:1])
+
+    def peak(num_steps: int) -> int:
+        decoder = StaticDecoder(nat, published(num_steps), batch_size=64, noise=NoiseSource(0))
+        with torch.no_grad():
+            return peak_memory(lambda: decoder._loop(inputs), META)
+
+    assert peak(4) == peak(2)  # the second pass of the two does not see the logits of the first
 
 
 def test_pictures_of_64_token_grids() -> None:

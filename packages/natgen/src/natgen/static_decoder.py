@@ -110,14 +110,18 @@ class StaticDecoder:
         )
         state = DecodingState(tokens, tokens, inputs.condition, inputs.sample_indices, 0, 0)
         uncond_logits = inputs.uncond_logits.expand(size, length, -1)
-        observation = Observation(inputs.features, inputs.cond_logits, uncond_logits, 0)
-        for timestep in range(self._policy.num_steps):
-            if timestep:
-                observation = self._observe(state)
-            parameters = self._policy(observation.features, timestep)
-            last = timestep + 1 == self._policy.num_steps
-            state = apply(state, observation, parameters, self._noise, last=last)
+        given = Observation(inputs.features, inputs.cond_logits, uncond_logits, 0)
+        state = self._step(state, given)
+        # Each observation is handed on without a name: its logits end before the next pass begins.
+        for _ in range(1, self._policy.num_steps):
+            state = self._step(state, self._observe(state))
         return state.drawn
+
+    def _step(self, state: DecodingState, observation: Observation) -> DecodingState:
+        timestep = state.timestep
+        parameters = self._policy(observation.features, timestep)
+        last = timestep + 1 == self._policy.num_steps
+        return apply(state, observation, parameters, self._noise, last=last)
 
     def _observe(self, state: DecodingState) -> Observation:
         policy = self._policy
