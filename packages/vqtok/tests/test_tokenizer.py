@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from vqtok import Tokenizer, TokenizerConfig
 
 
@@ -99,3 +100,15 @@ def test_wrong_tokens_are_refused(tokenizer: Tokenizer, config: TokenizerConfig)
         tokenizer.decode(torch.zeros(1, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"\[0, 16\), got 0 to 16"):
         tokenizer.decode(torch.tensor([[[0, 1], [2, config.codebook_size]]]))
+
+
+def decode_on(device: str, config: TokenizerConfig) -> torch.Tensor:
+    with torch.device(device):
+        return Tokenizer(config).decode(torch.zeros(5, 2, 2, dtype=torch.int64))
+
+
+def test_decoding_on_a_gpu_never_waits_for_the_ids(config: TokenizerConfig) -> None:
+    with FakeTensorMode():  # refuses to tell values, as a wait for the device would
+        assert decode_on("cuda", config).shape == (5, 3, 12, 12)
+        with pytest.raises(DataDependentOutputException):  # the net does catch
+            decode_on("cpu", config)

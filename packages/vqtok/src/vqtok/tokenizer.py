@@ -81,19 +81,16 @@ class Tokenizer(nn.Module, PyTorchModelHubMixin):
             Images (B, C, H, W) clamped to [0, 1].
 
         Raises:
-            ValueError: if the grid has another shape or holds ids outside of the codebook.
+            ValueError: if the grid has another shape or, but for CUDA tensors, holds ids outside
+                of the codebook. On CUDA such ids fail a device-side assertion, so that the host
+                need not wait for them.
         """
         if token_grid.ndim != 3 or tuple(token_grid.shape[1:]) != self.grid_size:
             raise ValueError(
                 f"expected a token grid of shape (B, {self.grid_size[0]}, {self.grid_size[1]}), "
                 f"got {tuple(token_grid.shape)}"
             )
-        if token_grid.numel():
-            low, high = (int(value) for value in token_grid.aminmax())
-            if low < 0 or high >= self.codebook_size:
-                raise ValueError(
-                    f"token ids must be in [0, {self.codebook_size}), got {low} to {high}"
-                )
+        _check_ids(token_grid, self.codebook_size)
         codes = self.quantizer.lookup(token_grid)
         images: Tensor = self.decoder(codes.to(self.decoder.conv_in.weight.dtype))
         return images.clamp(0, 1)
@@ -139,6 +136,18 @@ class Tokenizer(nn.Module, PyTorchModelHubMixin):
                 f"the weights in {str(kwargs['model_id'])!r} do not fit the tokenizer that its "
                 f"config.json describes, or are damaged: {error}"
             ) from error
+
+
+def _check_ids(token_grid: Tensor, codebook_size: int) -> None:
+    """Refuse ids outside of the codebook: on the host, or on a GPU in its own time."""
+    expected = f"token ids must be in [0, {codebook_size})"
+    if token_grid.device.type == "cuda":
+        inside = (token_grid >= 0) & (token_grid < codebook_size)
+        torch._assert_async(inside.all(), expected)
+    elif token_grid.numel():
+        low, high = (int(value) for value in token_grid.aminmax())
+        if low < 0 or high >= codebook_size:
+            raise ValueError(f"{expected}, got {low} to {high}")
 
 
 def _make_quantizer(config: TokenizerConfig) -> Quantizer:
