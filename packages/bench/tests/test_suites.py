@@ -101,3 +101,9 @@ def test_suites_write_rates_hardware_and_versions(tmp_path: Path) -> None:
 def test_processor_time_is_refused_where_it_misleads() -> None:
     with pytest.raises(SystemExit, match="sees no GPU, got cuda and"):
         main(["run", "--device=cuda", "--clock=cpu"])
+
+
+def test_a_device_without_ceilings_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--device=mps"])
+    assert "mps is not measured: give auto, cpu, cuda or cuda:N" in capsys.readouterr().err

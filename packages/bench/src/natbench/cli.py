@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         + "\n".join(f"  {name:15} {make().description}" for name, make in PRESETS.items()),
     )
     run.add_argument("--preset", choices=list(PRESETS), default="laptop")
-    run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    run.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda or cuda:N")
     run.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     run.add_argument("--batch-size", type=int, help="instead of the preset's")
     run.add_argument(
@@ -76,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, pairs):
         command.add_argument("--threads", type=int, help="CPU threads of PyTorch")
     return parser
+
+
+def _device(name: str) -> str:
+    """An argument's device, refused where there are no ceilings and nothing to wait with."""
+    if name.partition(":")[0] not in ("auto", "cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"{name} is not measured: give auto, cpu, cuda or cuda:N")
+    return name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
