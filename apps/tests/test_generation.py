@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from adanat.generation import Cost, Generator, balanced_labels, from_uint8
+from adanat.generation import Cost, Generator, balanced_labels, decode_grids, from_uint8
 from adanat.metrics import to_uint8
 from adanat.seeding import derive_seed
 from hypothesis import given
@@ -41,6 +41,25 @@ def draw(nat: NAT, tokenizer: Tokenizer, batch_size: int, **options: int) -> Ten
     generator = Generator(nat, tokenizer, lambda i: balanced_labels(i, CLASSES), batch_size)
     batches = generator.batches(published(3), seed=5, **options)
     return torch.cat([batch.generation.tokens for batch in batches])
+
+
+def test_large_pictures_are_decoded_a_few_at_a_time(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids = torch.randint(0, 16, (7, *tokenizer.grid_size))
+    expected = tokenizer.decode(grids)
+    sizes: list[int] = []
+
+    def decode(chunk: Tensor) -> Tensor:
+        sizes.append(len(chunk))
+        return expected[sum(sizes[:-1]) :][: len(chunk)]
+
+    monkeypatch.setattr(tokenizer, "decode", decode)
+    assert decode_grids(tokenizer, grids).equal(expected)
+    monkeypatch.setattr("adanat.generation._PIXELS_AT_ONCE", 3 * 8 * 8)
+    sizes.clear()
+    assert decode_grids(tokenizer, grids).equal(expected)
+    assert sizes == [3, 3, 1]
 
 
 def test_batching_changes_nothing(nat: NAT, tokenizer: Tokenizer) -> None:

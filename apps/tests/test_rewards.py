@@ -78,9 +78,7 @@ def outcome(tokenizer: Tokenizer, count: int) -> dict[str, Tensor]:
 def test_pictures_are_embedded_once_and_learned_from(tokenizer: Tokenizer) -> None:
     backbone = ChannelMeans()
     judge = adversary(backbone)
-    pictures = PictureReward(
-        tokenizer, MixtureReward({"adversarial": judge}, {"adversarial": 1}), 4
-    )
+    pictures = PictureReward(tokenizer, MixtureReward({"adversarial": judge}, {"adversarial": 1}))
     with pytest.raises(RuntimeError, match="collect a rollout"):
         judge.learn(1)
     batch = outcome(tokenizer, 10)

@@ -1,9 +1,10 @@
 """From sample indices to pictures: the NAT, a decoding policy and the tokenizer joined."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 import torch
 from natgen import (
@@ -25,11 +26,37 @@ from adanat.metrics import to_uint8
 
 _FIRST_STEP_BYTES = 2**29
 """Memory for the network's answers to the empty grid, one a class, where the batch is refilled."""
+_PIXELS_AT_ONCE = 2**24
+"""Of pictures that are decoded together, 256 of 256 pixels. The output of each of the widest layers
+of the published tokenizer takes 8.6 GB for them."""
+
+
+Precision = Literal["fp32", "bf16"]
+"""Of the weights that drawing takes; see `cast_networks`."""
+DTYPES: Mapping[Precision, torch.dtype] = MappingProxyType(
+    {"fp32": torch.float32, "bf16": torch.bfloat16}
+)
+
+
+def cast_networks(nat: NAT, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
+    """Cast, in place, what takes the time: the transformer and the picture decoder.
+
+    The tokenizer's encoder and codebook stay, so that codes mean what they meant; policies decide
+    in float32 whatever the features' type, and so do guidance and draw.
+    """
+    nat.to(dtype)
+    tokenizer.decoder.to(dtype)
 
 
 def from_uint8(images: Tensor) -> Tensor:
     """uint8 images as float32 in [0, 1]."""
     return images.to(torch.float32).div_(255.0)
+
+
+def decode_grids(tokenizer: Tokenizer, grids: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1] of token grids (B, h, w), not too many at once."""
+    at_once = max(1, _PIXELS_AT_ONCE // tokenizer.config.image_size**2)
+    return torch.cat([tokenizer.decode(chunk) for chunk in grids.split(at_once)])
 
 
 def balanced_labels(indices: Tensor, num_classes: int) -> Tensor:
@@ -216,7 +243,7 @@ class Generator:
     def decode(self, tokens: Tensor) -> Tensor:
         """Token ids (B, L) in raster order to images (B, 3, H, W) in [0, 1]."""
         with torch.inference_mode():
-            return self.tokenizer.decode(tokens.unflatten(1, self.tokenizer.grid_size))
+            return decode_grids(self.tokenizer, tokens.unflatten(1, self.tokenizer.grid_size))
 
 
 def _decoding(policy: DecodingPolicy) -> DecodingPolicy:

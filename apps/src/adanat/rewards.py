@@ -28,7 +28,7 @@ from vqtok import Tokenizer
 
 from adanat.adversary import Adversary, Embedded, concatenate
 from adanat.errors import AdanatError, StageError
-from adanat.generation import from_uint8
+from adanat.generation import decode_grids, from_uint8
 from adanat.metrics import ClassifierConfig, ClassifierTrainingConfig, train_classifier
 from adanat.recipes.base import RewardRecipe
 from adanat.run import Run
@@ -43,19 +43,16 @@ class PictureReward:
     Args:
         tokenizer: turns tokens into pictures.
         mixture: pays pictures.
-        batch_size: grids decoded at once.
     """
 
-    def __init__(self, tokenizer: Tokenizer, mixture: MixtureReward, batch_size: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, mixture: MixtureReward) -> None:
         self._tokenizer = tokenizer
         self._mixture = mixture
-        self._batch_size = batch_size
         self._paid: list[dict[str, Tensor]] = []
 
     def __call__(self, outcome: Mapping[str, Tensor]) -> Tensor:
         """Reward (B,) of `tokens` (B, h, w) under the conditions beside them."""
-        chunks = outcome["tokens"].split(self._batch_size)
-        images = torch.cat([self._tokenizer.decode(chunk) for chunk in chunks])
+        images = decode_grids(self._tokenizer, outcome["tokens"])
         parts = self._mixture.parts({**outcome, "images": images})
         self._paid.append(parts)
         return self._mixture.combine(parts)
@@ -90,7 +87,7 @@ def build_reward(
         rewards["diversity"] = DiversityReward(backbone.pooled, batch_size=_batch_size(recipe))
         weights["diversity"] = recipe.diversity_weight
     mixture = MixtureReward(rewards, weights, standardize=len(rewards) > 1)
-    return PictureReward(tokenizer, mixture, _batch_size(recipe)), adversary
+    return PictureReward(tokenizer, mixture), adversary
 
 
 def _batch_size(recipe: RewardRecipe) -> int:
@@ -240,4 +237,4 @@ def _real_images(
     for rows in torch.arange(min(count, len(store))).split(_batch_size(recipe)):
         codes, items = store.batch(rows)
         condition = conditions.of_items(items).judge
-        yield tokenizer.decode(codes.to(run.device)), condition.to(run.device)
+        yield decode_grids(tokenizer, codes.to(run.device)), condition.to(run.device)

@@ -14,6 +14,7 @@ from vqtok import Tokenizer, TokenizerTrainer
 
 from adanat.conditions import CaptionConditions, ClassConditions, RunConditions
 from adanat.engine import AccelerateEngine
+from adanat.generation import decode_grids
 from adanat.network_costs import nat_config, tokenizer_cost, transformer_cost
 from adanat.plan import Amounts
 from adanat.policy_models import FEATURE_DTYPES, policy_networks
@@ -163,8 +164,7 @@ def _policy_update(
     )
 
     def brightness(outcome: Mapping[str, Tensor]) -> Tensor:
-        chunks = outcome["tokens"].split(recipe.reward.adversarial.extract_batch_size)
-        return torch.cat([tokenizer.decode(chunk).mean(dim=(1, 2, 3)) for chunk in chunks])
+        return decode_grids(tokenizer, outcome["tokens"]).mean(dim=(1, 2, 3))
 
     def update() -> None:
         rollout = trainer.collect(
