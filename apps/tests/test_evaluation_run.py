@@ -73,8 +73,17 @@ def run_folder(tmp_path_factory):
     return folder.root
 
 
-def source_of(root, *, policy="adaptive", seed=0, num_samples=20, batch_size=4, num_steps=None):
-    models = Models.load(root, policy=policy, num_steps=num_steps, device=CPU)
+def source_of(
+    root,
+    *,
+    policy="adaptive",
+    seed=0,
+    num_samples=20,
+    batch_size=4,
+    num_steps=None,
+    precision="fp32",
+):
+    models = Models.load(root, policy=policy, num_steps=num_steps, device=CPU, precision=precision)
     return GeneratedSource(
         models,
         balanced(3, num_samples),
@@ -105,10 +114,34 @@ def test_keys_tell_generators_apart(run_folder):
             {"num_samples": 21},
             {"policy": "static_tuned"},
             {"policy": "static", "num_steps": 4},
+            {"precision": "bf16"},
         )
     }
-    assert len(keys) == 5
+    assert len(keys) == 6
     assert source_of(run_folder).key in keys
+
+
+def test_bf16_is_that_of_the_transformer_and_the_picture_decoder_alone(run_folder):
+    plain, cast = source_of(run_folder), source_of(run_folder, precision="bf16")
+    tokenizer = cast.models.tokenizer
+    bf16 = [*cast.models.nat.parameters(), *tokenizer.decoder.parameters()]
+    fp32 = [*tokenizer.encoder.parameters(), *cast.models.policy.parameters()]
+    assert {weight.dtype for weight in bf16} == {torch.bfloat16}
+    assert {weight.dtype for weight in fp32} == {torch.float32}
+    tokens = torch.arange(16).view(1, 16)
+    near, exact = (255 * source.generator.decode(tokens).float() for source in (cast, plain))
+    assert 0 < (near - exact).abs().max() < 5  # of the 255 levels of a picture
+    assert (pixels(cast, 0, 8) != pixels(plain, 0, 8)).any()
+    assert cast.description.startswith(f"20 samples of {run_folder}, policy adaptive, bf16, ")
+    assert "bf16" not in plain.description
+
+
+def test_the_results_tell_the_precision(run_folder, tmp_path, real_images):
+    few = {"metrics": ("recall",), "num_samples": 8}
+    for precision in ("fp32", "bf16"):
+        result = evaluate_source(options(run_folder, tmp_path, precision=precision, **few))
+        assert result.cost["precision"] == precision
+        assert f"precision {precision}" in result.text()
 
 
 def test_keys_tell_policies_of_equal_weights_but_another_prior_apart(run_folder):

@@ -1,5 +1,6 @@
 """The pipeline: pictures in one call, the same after saving, with errors that say what to do."""
 
+import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -59,6 +60,18 @@ def test_it_draws_what_the_parts_draw(pipeline_by_class: NATPipeline) -> None:
         labels.tolist(), policy="static", num_steps=5, generator=seeded(7), output_type="tensor"
     )
     assert torch.equal(drawn, expected)
+
+
+@pytest.mark.parametrize("kind", ["pipeline_by_class", "pipeline_by_text"])
+def test_bf16_is_drawn_by_a_float32_policy(kind: str, request: pytest.FixtureRequest) -> None:
+    pipeline: NATPipeline = copy.deepcopy(request.getfixturevalue(kind)).to(torch.bfloat16)
+    given = {"class_labels": [2, 2]} if kind == "pipeline_by_class" else {"prompt": ["a dog"] * 2}
+    images = pipeline(**given, output_type="tensor")
+    assert images.dtype == torch.float32
+    assert images.isfinite().all()
+    assert {weight.dtype for weight in pipeline.generator.parameters()} == {torch.bfloat16}
+    if pipeline.policy is not None:
+        assert {weight.dtype for weight in pipeline.policy.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(

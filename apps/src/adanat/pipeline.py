@@ -23,6 +23,7 @@ from vqtok import Tokenizer
 
 from adanat.checkpoints import atomic_write_json, read_json
 from adanat.errors import AdanatError
+from adanat.generation import cast_networks
 from adanat.metrics import to_uint8
 from adanat.pipeline_inputs import GuidedSchedule, initial_tokens
 from adanat.run import Run, load_model
@@ -87,12 +88,19 @@ class NATPipeline:
         """Where the networks are."""
         return next(self.generator.parameters()).device
 
-    def to(self, device: torch.device | str) -> Self:
-        """Move the networks; returns the pipeline."""
-        self.tokenizer.to(device)
-        self.generator.to(device)
+    def to(self, target: torch.device | str | torch.dtype) -> Self:
+        """Move the networks, or cast the transformer and the picture decoder; returns the pipeline.
+
+        `pipeline.to("cuda").to(torch.bfloat16)`: what takes the time runs in bfloat16, the policy
+        and the draw stay in float32.
+        """
+        if isinstance(target, torch.dtype):
+            cast_networks(self.generator, self.tokenizer, target)
+            return self
+        self.tokenizer.to(target)
+        self.generator.to(target)
         if self.policy is not None:
-            self.policy.to(device)
+            self.policy.to(target)
         return self
 
     @classmethod
@@ -256,7 +264,7 @@ class NATPipeline:
         ).tokens
         decoded = self.tokenizer.decode(tokens.unflatten(1, self.tokenizer.grid_size))
         if output_type == "tensor":
-            return decoded
+            return decoded.float()
         pixels = to_uint8(decoded).permute(0, 2, 3, 1).cpu().numpy()
         return [Image.fromarray(picture) for picture in pixels]
 

@@ -22,6 +22,7 @@ class CostPerImage:
 
     Attributes:
         device: What ran it.
+        precision: Of the weights of transformer and picture decoder.
         num_steps: Decoding steps.
         batch_size: Images generated at once.
         network_passes: Sequences through the transformer, both branches of guidance counted.
@@ -38,6 +39,7 @@ class CostPerImage:
     """
 
     device: str
+    precision: str
     num_steps: int
     batch_size: int
     network_passes: float
@@ -78,6 +80,7 @@ def measure_cost(source: GeneratedSource, times: Times) -> CostPerImage:
         times = Times(images=size, reading=sum(parts.values()))
     return CostPerImage(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        precision=source.models.precision,
         num_steps=policy.num_steps,
         batch_size=source.generator.batch_size,
         network_passes=passes,

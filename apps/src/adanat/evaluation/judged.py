@@ -36,7 +36,13 @@ def open_judged(options: SourceEvaluation, device: torch.device) -> dict[int, So
         if options.reconstruct is not None:
             return {0: _reconstructed(options, options.reconstruct, device)}
         return {0: _first(options, open_images(options.source))}
-    models = Models.load(path, policy=options.policy, num_steps=options.num_steps, device=device)
+    models = Models.load(
+        path,
+        policy=options.policy,
+        num_steps=options.num_steps,
+        device=device,
+        precision=options.precision,
+    )
     num_samples = DEFAULT_SAMPLES if options.num_samples is None else options.num_samples
     return {
         seed: GeneratedSource(

@@ -23,6 +23,7 @@ from adanat.contestants import (
     tuned_at,
 )
 from adanat.errors import StageError
+from adanat.generation import DTYPES, Precision, cast_networks
 from adanat.pipeline import INDEX_FILE, NATPipeline
 from adanat.run import load_model
 from adanat.run_folder import RunFolder
@@ -49,6 +50,7 @@ class Models:
         tokenizer: Its decoder makes the pixels.
         policy: Decides every step.
         text_encoder: Makes the conditions of captions, where the folder says which one does.
+        precision: Of the weights of transformer and picture decoder.
     """
 
     name: str
@@ -56,10 +58,17 @@ class Models:
     tokenizer: Tokenizer
     policy: DecodingPolicy
     text_encoder: TextEncoder | None = None
+    precision: Precision = "fp32"
 
     @classmethod
     def load(
-        cls, root: Path, *, policy: str, num_steps: int | None, device: torch.device
+        cls,
+        root: Path,
+        *,
+        policy: str,
+        num_steps: int | None,
+        device: torch.device,
+        precision: Precision = "fp32",
     ) -> "Models":
         """Read the folder of a run or of a saved pipeline.
 
@@ -69,34 +78,37 @@ class Models:
                 as `NATPipeline` does.
             num_steps: Decoding steps of a schedule that has any number; None for the others.
             device: Where the networks run.
+            precision: In which transformer and picture decoder run; policies stay in float32.
 
         Raises:
             AdanatError: A model is missing or damaged, or a run has no such policy.
             ValueError: Unknown policy, or a number of steps that it does not decode in.
         """
-        name = f"{root}, policy {policy}"
+        text_encoder = None
         if _is_pipeline(root):
             pipeline = NATPipeline.from_pretrained(root)
+            nat, tokenizer = pipeline.generator, pipeline.tokenizer
             decoding = pipeline.decoding_policy(policy, num_steps)
-            return cls(
-                name=name,
-                nat=_frozen(pipeline.generator, device),
-                tokenizer=_frozen(pipeline.tokenizer, device),
-                policy=_frozen(decoding, device) if isinstance(decoding, nn.Module) else decoding,
-                text_encoder=pipeline.text_encoder,
-            )
-        folder = RunFolder(root)
+            if isinstance(decoding, nn.Module):
+                _frozen(decoding, device)
+            text_encoder = pipeline.text_encoder
+        else:
+            folder = RunFolder(root)
+            nat = load_model(NAT.from_pretrained, folder.generator_model)
+            tokenizer = load_model(Tokenizer.from_pretrained, folder.tokenizer_model)
+            decoding = load_policy(folder, policy, num_steps, device)
+        cast_networks(nat, tokenizer, DTYPES[precision])
         return cls(
-            name=name,
-            nat=_frozen(load_model(NAT.from_pretrained, folder.generator_model), device),
-            tokenizer=_frozen(
-                load_model(Tokenizer.from_pretrained, folder.tokenizer_model), device
-            ),
-            policy=load_policy(folder, policy, num_steps, device),
+            name=f"{root}, policy {policy}" + ("" if precision == "fp32" else f", {precision}"),
+            nat=_frozen(nat, device),
+            tokenizer=_frozen(tokenizer, device),
+            policy=decoding,
+            text_encoder=text_encoder,
+            precision=precision,
         )
 
     def feed(self, update: Callable[[bytes], None]) -> None:
-        """Hand all weights and settings to a hash."""
+        """Hand all settings and weights to a hash, the weights in the precision that they have."""
         modules: list[nn.Module] = [self.nat, self.tokenizer]
         update(repr((self.nat.config, self.tokenizer.config, self.policy.num_steps)).encode())
         if isinstance(self.policy, StaticSchedule):

@@ -8,6 +8,7 @@ import tyro
 
 from adanat.evaluation.figures import METRICS, ManifoldName, MetricName
 from adanat.evaluation.weights import default_cache
+from adanat.generation import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,9 @@ class SourceEvaluation:
     adaptive_1, or adaptive_static. Of a pipeline: adaptive, static, maskgit or autonat."""
     num_steps: int | None = None
     """Decoding steps of the policy static of a run folder, static or maskgit of a pipeline."""
+    precision: Precision = "fp32"
+    """Of a run or pipeline: in which the transformer and the picture decoder run. Policies decide
+    in float32."""
     seeds: tuple[int, ...] = (0,)
     """Of a run or pipeline: generation seeds; intervals are over them."""
     labels: Literal["balanced", "random", "captions"] = "balanced"
