@@ -455,6 +455,41 @@ def test_comparisons_are_paired_and_tabulated(run_folder, tmp_path, real_images)
         read_entries([tmp_path / "tuned.json", tmp_path / "o.json"])
 
 
+def evaluated_run(root, *, source="digits"):
+    """The files that a comparison reads of a run: two seeds of one policy."""
+    folder = RunFolder(root)
+    atomic_write_json(folder.data / "config.json", {"config": {"source": source}})
+    atomic_write_json(folder.data / "done.json", {"results": {}})
+    row = {"policy": "adaptive", "num_steps": 4, "network_passes": 7.0, "classifier_fd": 1.0}
+    results = {
+        "protocol": {
+            "num_samples": 300,
+            "label_plan": "balanced labels",
+            "reference": "300 test images",
+            "features": "EfficientNet-Lite2 pooled",
+        },
+        "scores": [row | {"seed": seed, "lite2_fd": 10.0 + seed} for seed in (0, 1)],
+    }
+    atomic_write_json(folder.evaluation / "done.json", {"results": results})
+    return root
+
+
+def test_runs_are_compared_on_the_same_data_and_never_by_their_own_classifiers(tmp_path):
+    first, second = evaluated_run(tmp_path / "a"), evaluated_run(tmp_path / "b")
+    entries = read_entries([first, second])
+    assert [entry.name for entry in entries] == ["a/adaptive", "b/adaptive"]
+    assert entries[0].scores["lite2_fd"].by_seed == {"0": 10.0, "1": 11.0}
+    assert entries[0].cost == {"network_passes": 7.0}
+    assert "300 samples, balanced labels, against 300 test images of digits" in (
+        entries[0].scores["lite2_fd"].basis
+    )
+    assert entries[0].scores.keys() == {"lite2_fd", "classifier_fd of a"}
+    assert entries[1].scores.keys() == {"lite2_fd", "classifier_fd of b"}
+    other = evaluated_run(tmp_path / "c", source="fashion-mnist")
+    with pytest.raises(DataError, match="lite2_fd cannot be compared"):
+        read_entries([first, other])
+
+
 @pytest.mark.parametrize(("metric", "sign"), [("lite2_fd", 1), ("lite2_recall", -1)])
 def test_a_gain_is_an_improvement_whichever_way_is_better(metric, sign):
     def entry(name, values):

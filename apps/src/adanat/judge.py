@@ -1,5 +1,6 @@
 """Measures images on features that no policy was trained on (EfficientNet-Lite2 by default)."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import NamedTuple
@@ -108,7 +109,9 @@ class Judge:
                 features = extract_features_cached(
                     images,
                     pooled,
-                    extractor_name=f"{name} at {recipe.feature_size} px, {self._version(name)}",
+                    extractor_name=(
+                        f"{name} at {recipe.feature_size} px, {self._version(name, images[:1])}"
+                    ),
                     cache_folder=self._run.folder.features,
                     batch_size=recipe.batch_size,
                     device=self._run.device,
@@ -116,9 +119,12 @@ class Judge:
             found[name] = Reference(features=features)
         return found
 
-    def _version(self, name: str) -> str:
-        """What tells two networks of the same name apart."""
-        return self._run.stages.evaluation.fingerprint if name != LITE2 else "registry weights"
+    def _version(self, name: str, image: Tensor) -> str:
+        """What tells two networks of the same name apart: what a trained one makes of an image."""
+        if name == LITE2:
+            return "registry weights"
+        seen = extract_features(image, self._extractors[name], device=self._run.device)
+        return hashlib.sha256(seen.tobytes()).hexdigest()
 
     def sample(
         self, policy: DecodingPolicy, *, seed: int, num_samples: int, description: str

@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from adanat import plots
+from adanat.checkpoints import atomic_write_text
 from adanat.pictures import png_uri, strip, token_map
 from adanat.report_data import (
     PARAMETER_NAMES,
@@ -102,11 +103,11 @@ def write_report(data: ReportData, path: Path) -> Path:
 
     Returns:
         `path`.
+
+    Raises:
+        StorageError: The file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(render_report(data), encoding="utf-8")
-    temporary.replace(path)
+    atomic_write_text(path, render_report(data))
     return path
 
 

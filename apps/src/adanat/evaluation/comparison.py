@@ -11,7 +11,7 @@ from adanat.errors import DataError
 from adanat.evaluation.results import EvaluationResult
 from adanat.metrics import Interval, paired_gain, t_interval
 from adanat.run_folder import RunFolder
-from adanat.runs import DONE_FILE
+from adanat.runs import CONFIG_FILE, DONE_FILE, fingerprint
 
 COSTS: Mapping[str, str] = {
     "network_passes": "network passes / image",
@@ -26,6 +26,7 @@ _HIGHER_IS_BETTER = (
     *("precision", "recall", "density", "coverage", "score"),
     *("psnr", "ssim", "usage", "perplexity"),
 )
+_CLASSIFIER = "classifier_"
 _STEPS = re.compile(r"_T\d+$")
 
 
@@ -140,13 +141,24 @@ def _of_run(path: Path) -> list[Entry]:
     results = read_json(done)["results"]
     protocol = results["protocol"]
     basis = (
-        f"{protocol['num_samples']} samples, {protocol['label_plan']} labels, against "
-        f"{protocol['reference']}; {protocol['features']}"
+        f"{protocol['num_samples']} samples, {protocol['label_plan']}, against "
+        f"{protocol['reference']} of {_data_of(path)}; {protocol['features']}"
     )
     by_policy: dict[str, list[dict[str, Any]]] = {}
     for row in results["scores"]:
-        by_policy.setdefault(row["policy"], []).append(row)
+        # Every run trains a classifier of its own, so that its figure means nothing beside another.
+        own = {f"{key} of {path.name}": row[key] for key in row if key.startswith(_CLASSIFIER)}
+        others = {key: row[key] for key in row if not key.startswith(_CLASSIFIER)}
+        by_policy.setdefault(row["policy"], []).append(others | own)
     return [_of_rows(f"{path.name}/{name}", rows, basis) for name, rows in by_policy.items()]
+
+
+def _data_of(run: Path) -> str:
+    """The data set of a run, with a hash of what decides its images."""
+    folder = RunFolder(run).data
+    config = read_json(folder / CONFIG_FILE)["config"]
+    prepared = read_json(folder / DONE_FILE)["results"].get("fingerprint")
+    return f"{config['source']} ({fingerprint([config, prepared])[:8]})"
 
 
 def _of_rows(name: str, rows: Sequence[Mapping[str, Any]], basis: str) -> Entry:
