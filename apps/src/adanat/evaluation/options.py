@@ -44,7 +44,8 @@ class SourceEvaluation:
     num_samples: int | None = None
     """Images judged. Default: all that are given; 10,000 drawn by a run or pipeline."""
     num_reference: int | None = None
-    """Real images used, the first ones. Default: all."""
+    """Real images used, the first ones (of a folder sorted by class, the first classes). Default:
+    all."""
     policy: str = "adaptive"
     """Of a run folder: static, static_tuned, static_tuned_T8, static_searched, adaptive,
     adaptive_1, or adaptive_static. Of a pipeline: adaptive, static, maskgit or autonat."""

@@ -12,7 +12,6 @@ from adanat.metrics.distances import (
     FeatureStatistics,
     PrincipalComponents,
     frechet_distance,
-    frechet_distance_cleanfid,
     kernel_distance,
 )
 from adanat.metrics.features import (
@@ -65,7 +64,6 @@ __all__ = [
     "extract_features",
     "extract_features_cached",
     "frechet_distance",
-    "frechet_distance_cleanfid",
     "frechet_score",
     "gap_share",
     "kernel_distance",
