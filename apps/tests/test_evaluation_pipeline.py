@@ -12,6 +12,7 @@ from adanat.generation import Generator, balanced_labels
 from adanat.run_folder import RunFolder
 from adanat.runs import Stage
 from adanat.seeding import derive_seed
+from adanat.text import HashedTextEncoder
 from natgen import maskgit, published
 from PIL import Image
 
@@ -108,6 +109,20 @@ def test_captions_are_those_of_the_reference(by_text, captioned_images):
         judged(folder, num_samples=4, **options)
     with pytest.raises(DataError, match="knows captions"):
         judged(folder, policy="static")
+
+
+def test_a_caption_is_encoded_once_for_its_image(by_text, captioned_images, monkeypatch):
+    options = {"reference": str(captioned_images), "labels": "captions", "policy": "static"}
+    source = judged(by_text[1], num_samples=4, **options)
+    encoded, encode = [], HashedTextEncoder.__call__
+
+    def listed(encoder, captions):
+        encoded.extend(captions)
+        return encode(encoder, captions)
+
+    monkeypatch.setattr(HashedTextEncoder, "__call__", listed)
+    drawn_of = [item.caption for item in source.items(0, 4)]
+    assert encoded == drawn_of == [f"a picture of {index}" for index in range(4)]
 
 
 def test_captions_of_a_run_are_encoded_as_in_its_training(by_text, captioned_images, tmp_path):

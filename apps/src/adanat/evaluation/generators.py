@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+import torch
 from natgen import NoiseSource, TextEncoder
 from torch import Tensor
 
@@ -118,18 +119,15 @@ class GeneratedSource:
         return self._num_samples
 
     def items(self, start: int, stop: int) -> Iterator[Item]:
+        size, end = self.generator.batch_size, min(stop, self._num_samples)
+        spans = [(first, min(first + size, end)) for first in range(start, end, size)]
+        seed = derive_seed(0, "test", self._seed)
+        drawn = self.generator.pictures(self.models.policy, spans, seed=seed)
         captions = self._conditions.captions
-        batches = self.generator.batches(
-            self.models.policy,
-            seed=derive_seed(0, "test", self._seed),
-            num_samples=min(stop, self._num_samples) - start,
-            start=start,
-        )
-        index = start
-        for batch in batches:
-            for position, image in enumerate(batch.images.permute(0, 2, 3, 1).numpy()):
-                if captions is None:
-                    yield Item(image, label=int(batch.labels[position]))
-                else:
-                    yield Item(image, caption=captions[index])
-                index += 1
+        for span, pictures in zip(spans, drawn, strict=True):
+            images = pictures.images.permute(0, 2, 3, 1).numpy()
+            if captions is None:
+                yield from map(Item, images, self._conditions.of(torch.arange(*span)).tolist())
+            else:
+                for image, caption in zip(images, captions[slice(*span)], strict=True):
+                    yield Item(image, caption=caption)
