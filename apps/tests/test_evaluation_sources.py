@@ -173,6 +173,12 @@ def test_saved_images_are_read_back(tmp_path):
     images = [item.image for item in open_images(str(tmp_path / "pngs")).items(0, 7)]
     np.testing.assert_array_equal(images, IMAGES)
     assert archive.has(0, 7)
+    parts = tmp_path / "all.npz.parts"
+    assert not parts.exists()
+    parts.mkdir()  # as a process leaves them that is killed between joining and deleting
+    (parts / "000000000-000000004.npz").touch()
+    archive.finish()
+    assert not parts.exists()
     with pytest.raises(StageError, match="another source's"):
         PngSink(tmp_path / "pngs", "another key")
 

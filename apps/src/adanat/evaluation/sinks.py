@@ -84,8 +84,12 @@ class NpzSink:
     def finish(self) -> None:
         """Join the parts; one process calls it, once all have handed in theirs."""
         parts = sorted(self._parts.glob("*.npz"))
-        if self._path.is_file() or not parts:
-            return
+        if parts and not self._path.is_file():
+            self._join(parts)
+        if self._parts.is_dir():  # also of an evaluation that was killed after joining them
+            shutil.rmtree(self._parts)
+
+    def _join(self, parts: Sequence[Path]) -> None:
         ranges = [tuple(map(int, part.stem.split("-"))) for part in parts]
         if ranges[0][0] != 0 or any(a[1] != b[0] for a, b in pairwise(ranges)):
             raise DataError(f"the parts in {self._parts} do not join: delete them and run again")
@@ -109,7 +113,6 @@ class NpzSink:
                         np.lib.format.write_array(member, np.array(labels, dtype=np.int64))
 
         atomic_write(self._path, write)
-        shutil.rmtree(self._parts)
 
 
 def _claim(marker: Path, key: str) -> None:

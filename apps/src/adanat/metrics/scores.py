@@ -35,7 +35,7 @@ class Reference:
     @cached_property
     def pairs(self) -> OwnPairs:
         """Nearest distances within the features, for the balls of precision and recall."""
-        return own_pairs(self.features, count=4)
+        return own_pairs(self.features, count=4)  # itself and three neighbours
 
     @cached_property
     def components(self) -> PrincipalComponents:
