@@ -21,7 +21,7 @@ from adanat.recipes.base import (
 from adanat.recipes.tiny import tiny
 
 IMAGE_SIZE = 64
-"""Eight pixels a code give a grid of 8x8."""
+"""Four pixels a code give 16x16 codes; the transformer sees them as 8x8 patches."""
 
 
 def emoji_scenes() -> Recipe:
@@ -33,16 +33,19 @@ def emoji_scenes() -> Recipe:
         ),
         tokenizer=TokenizerRecipe(
             model=replace(
-                small(IMAGE_SIZE, downsample_factors=(2, 2, 2), base_channels=16),
-                quantizer="fsq",  # learns colours sooner than a codebook of 512
-                fsq_levels=(7, 5, 5, 5, 5),
-                codebook_size=4375,
-                codebook_dim=5,
+                small(
+                    IMAGE_SIZE,
+                    downsample_factors=(2, 2),
+                    base_channels=16,
+                    codebook_size=1024,
+                    codebook_dim=8,
+                ),
+                normalize_codes=True,
             ),
             training=TokenizerTrainingConfig(
-                learning_rate=5e-4,
+                learning_rate=1e-3,
                 warmup_steps=100,
-                total_steps=4000,
+                total_steps=2400,
                 perceptual_weight=0.2,
                 ema_decay=0.998,
             ),
@@ -53,11 +56,12 @@ def emoji_scenes() -> Recipe:
             embed_dim=128,
             depth=6,
             num_heads=4,
+            patch_size=2,
             training=NATTrainingConfig(
                 learning_rate=2e-3,
                 betas=(0.9, 0.99),
                 warmup_steps=100,
-                total_steps=2500,
+                total_steps=2000,
                 lr_schedule="cosine",
                 mask_distribution=BetaMask(alpha=4.0, beta=2.0),
                 ema_decay=0.995,
