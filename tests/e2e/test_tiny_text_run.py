@@ -59,6 +59,7 @@ def test_captions_are_checked_beside_real_images(finished: Path) -> None:
         assert row["gain"]["low"] < row["gain"]["mean"] < row["gain"]["high"]
         assert 0 <= row["win_share"] <= 1
         assert set(row["near_misses"]) == {"ground", "figures", "relation"}
+    assert (finished / "caption-check.png").stat().st_size > 10_000
 
 
 def test_captions_are_encoded_once_a_split(finished: Path) -> None:

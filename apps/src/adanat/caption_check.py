@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+import torch
+from matplotlib.figure import Figure
+from natgen import StaticSchedule
 from torch import Tensor
 
 from adanat.caption_judge import CaptionJudge
@@ -10,13 +13,18 @@ from adanat.checkpoints import atomic_write_json
 from adanat.data import EMOJI_SCENES
 from adanat.data.emoji_scenes import near_misses
 from adanat.errors import AdanatError
+from adanat.generation import Generator
 from adanat.judge import LITE2, Judge
 from adanat.metrics import Interval, t_interval, to_uint8
 from adanat.metrics.features import FloatArray
+from adanat.plots import samples_figure, save_png
+from adanat.report import SampleSet
 from adanat.run import Run
 from adanat.schedule_points import default_point
 from adanat.seeding import derive_seed
 from adanat.text.scorer import CaptionScores
+
+_PICTURED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +70,8 @@ def check_captions(
 
     All rows have the same captions, the first ones of the test split, and the samples share their
     noise. They are drawn by the published schedule (`default_point`), so that the run needs no more
-    than its transformer. The rows are also written to `caption-check.json` in the run folder.
+    than its transformer. The rows are also written to `caption-check.json` in the run folder, the
+    first images of each to `caption-check.png`.
 
     Args:
         run: conditioned on captions, with a trained transformer.
@@ -93,8 +102,8 @@ def check_captions(
         "real": real[:num_samples],
         "reconstructions": _reconstructions(run, judge, num_samples),
     }
+    noise_seed = derive_seed(run.recipe.seed, "caption check", seed)
     for name, schedule in schedules.items():
-        noise_seed = derive_seed(run.recipe.seed, "caption check", seed)
         drawn = judge.sample(schedule, seed=noise_seed, num_samples=num_samples, description=name)
         images[name] = drawn.features[LITE2]
     captions = CaptionJudge(run)
@@ -109,6 +118,9 @@ def check_captions(
     ]
     if run.engine.is_main:
         atomic_write_json(run.folder.caption_check, [asdict(check) for check in checks])
+        count = min(_PICTURED, num_samples)
+        figure = _picture(run, judge.generator, schedules, noise_seed, count)
+        save_png(figure, run.folder.caption_check.with_suffix(".png"))
     return checks
 
 
@@ -139,9 +151,33 @@ def _near_misses(run: Run, count: int) -> dict[str, dict[int, str]]:
 def _reconstructions(run: Run, judge: Judge, count: int) -> FloatArray:
     """Features of the first test images after the tokenizer: what no sample can be better than."""
     codes, _ = run.tokens("test").batch(range(count))
-    tokenizer = judge.generator.tokenizer
 
     def rebuild(rows: slice) -> Tensor:
-        return to_uint8(tokenizer.decode(codes[rows].to(run.device)))
+        return _rebuild(judge.generator, codes[rows].to(run.device))
 
     return judge.embed(count, rebuild, description="reconstructions")[LITE2]
+
+
+def _rebuild(generator: Generator, codes: Tensor) -> Tensor:
+    return to_uint8(generator.tokenizer.decode(codes))
+
+
+def _picture(
+    run: Run,
+    generator: Generator,
+    schedules: Mapping[str, StaticSchedule],
+    noise_seed: int,
+    count: int,
+) -> Figure:
+    """The first images of every kind, a row for each caption."""
+    test = run.images("test")
+    codes, _ = run.tokens("test").batch(range(count))
+    images = {
+        "real": test.images[:count],
+        "reconstruction": _rebuild(generator, codes.to(run.device)).cpu(),
+    }
+    for name, schedule in schedules.items():
+        batches = generator.batches(schedule, seed=noise_seed, num_samples=count)
+        images[name] = torch.cat([batch.images for batch in batches])
+    sets = [SampleSet(name=name, images=rows[:, None].numpy()) for name, rows in images.items()]
+    return samples_figure(sets, test.captions[:count])
