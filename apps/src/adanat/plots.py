@@ -201,12 +201,14 @@ def samples_figure(samples: Sequence[SampleSet], class_names: Sequence[str]) -> 
     ]
     longest_line = max(len(line) for name in names for line in name.splitlines())
     longest_title = max(len(sample_set.name) for sample_set in samples)
-    column = max(0.35 * samples[0].images.shape[1], 4 / 3 * _CHARACTER_WIDTH * longest_title)
+    together = samples[0].images.shape[1]
+    side = 0.35 if together > 1 else 0.8  # inches
+    column = max(side * together, 4 / 3 * _CHARACTER_WIDTH * longest_title)
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(
             figsize=(
                 (column + 0.1) * len(samples) + _CHARACTER_WIDTH * longest_line + 0.2,
-                0.37 * len(names) + 0.4,
+                (side + 0.02) * len(names) + 0.4,
             ),
             layout="constrained",
         )
