@@ -318,7 +318,8 @@ def test_the_kernel_distance_is_the_same_alone_and_beside_precision(
         options(run_folder, tmp_path, metrics=("precision", "lite2-kid"), **few)
     )
     for seed, value in alone.figures[0].by_seed.items():
-        assert beside.figures[1].by_seed[seed] == pytest.approx(value, rel=1e-4)
+        # Near 0 what is left of kernels around 1 is float32's rounding.
+        assert beside.figures[1].by_seed[seed] == pytest.approx(value, rel=1e-4, abs=1e-6)
 
 
 def test_one_seed_has_intervals_only_where_resampling_is_unbiased(
