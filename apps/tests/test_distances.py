@@ -218,6 +218,16 @@ def test_all_scores_name_their_features_and_drop_what_cannot_be():
     assert "toy_fd_pca64" not in without
 
 
+def test_all_scores_share_the_pairs_but_not_the_values_of_other_sets_and_seeds():
+    reference = Reference(features=draw(30, 40, 8))
+    for generated, seed in [(draw(31, 30, 8), 0), (draw(32, 50, 8), 0), (draw(33, 30, 8), 1)]:
+        scores = all_scores(generated, reference, prefix="toy", kid_seed=seed)
+        expected = kernel_distance(generated, reference.features, seed=seed)
+        assert scores["toy_kid"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        shares = precision_recall(generated, reference.features)
+        assert (scores["toy_precision"], scores["toy_recall"]) == shares
+
+
 def test_bad_feature_sets_are_refused():
     good = draw(17, 10, 4)
     with pytest.raises(ValueError, match=r"\(1, 4\)"):

@@ -56,6 +56,22 @@ def test_the_largest_uniform_never_leaves_the_codebook(seed, codes, temperature)
     assert drawn.max() < codes
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([1, 2, 97, 1000, 1024, 2048, 16411]))
+def test_a_drawn_code_s_share_of_the_interval_holds_the_uniform(seed, codes):
+    generator = torch.Generator().manual_seed(seed)
+    logits = random_logits(2, 8, codes, seed) * 3
+    logits[..., 1:][torch.rand(2, 8, codes - 1, generator=generator) < 0.5] = -torch.inf
+    uniforms, temperature = torch.rand(2, 8, generator=generator), torch.tensor([0.5, 2.0])
+    uniforms = uniforms.clamp(2**-24, 1 - 2**-24)
+    drawn = draw(logits, temperature, uniforms)[..., None]
+    shares = (logits.double() / temperature[:, None, None]).softmax(-1)
+    upper, share = shares.cumsum(-1).gather(-1, drawn), shares.gather(-1, drawn)
+    assert share.gt(0).all()
+    assert (uniforms[..., None] < upper + 1e-6).all()
+    assert (uniforms[..., None] > upper - share - 1e-6).all()
+
+
 def test_zero_temperature_takes_the_most_likely_code():
     logits = random_logits()
     uniforms = torch.rand(4, 6, generator=torch.Generator().manual_seed(3)).clamp(0.01, 0.99)

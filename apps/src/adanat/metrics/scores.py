@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from adanat.metrics.distances import (
-    FeatureStatistics,
-    PrincipalComponents,
-    frechet_distance,
-    kernel_distance,
-)
+from adanat.metrics.distances import FeatureStatistics, PrincipalComponents, frechet_distance
 from adanat.metrics.features import FloatArray
-from adanat.metrics.neighbours import OwnPairs, own_pairs, precision_recall
+from adanat.metrics.kernels import KernelSubsets
+from adanat.metrics.neighbours import OwnPairs, compare_pairs, own_pairs
+
+_NUM_DISTANCES = 4  # of a vector to itself and to three neighbours
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,6 +24,9 @@ class Reference:
 
     features: FloatArray
     num_components: int = 64
+    _subsets: dict[tuple[int, int], tuple[KernelSubsets, OwnPairs]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @cached_property
     def statistics(self) -> FeatureStatistics:
@@ -35,7 +36,16 @@ class Reference:
     @cached_property
     def pairs(self) -> OwnPairs:
         """Nearest distances within the features, for the balls of precision and recall."""
-        return own_pairs(self.features, count=4)  # itself and three neighbours
+        return own_pairs(self.features, count=_NUM_DISTANCES)
+
+    def kernel_pairs(self, num_generated: int, *, seed: int) -> tuple[KernelSubsets, OwnPairs]:
+        """KID's subsets against so many samples, and `pairs` with their sums; kept."""
+        key = (num_generated, seed)
+        if key not in self._subsets:
+            subsets = KernelSubsets.draw(num_generated, len(self.features), seed=seed)
+            own = own_pairs(self.features, count=_NUM_DISTANCES, members=subsets.reference)
+            self._subsets[key] = subsets, own
+        return self._subsets[key]
 
     @cached_property
     def components(self) -> PrincipalComponents:
@@ -74,14 +84,15 @@ def all_scores(
         `{prefix}_fd`, `{prefix}_kid`, `{prefix}_precision`, `{prefix}_recall`, and
         `{prefix}_fd_pca{K}` where the reference is large enough for K components.
     """
-    precision, recall = precision_recall(
-        generated, reference.features, reference_pairs=reference.pairs
+    subsets, reference_pairs = reference.kernel_pairs(len(generated), seed=kid_seed)
+    inside, kid = compare_pairs(
+        generated, reference.features, subsets=subsets, reference_pairs=reference_pairs
     )
     scores = {
         f"{prefix}_fd": frechet_score(generated, reference),
-        f"{prefix}_kid": kernel_distance(generated, reference.features, seed=kid_seed),
-        f"{prefix}_precision": precision,
-        f"{prefix}_recall": recall,
+        f"{prefix}_kid": kid,
+        f"{prefix}_precision": inside.precision,
+        f"{prefix}_recall": inside.recall,
     }
     num_components = reference.num_components
     if num_components <= min(len(reference.features) - 1, reference.features.shape[1]):

@@ -193,23 +193,21 @@ def apply(
         uniforms, gumbel = noise.step(state.sample_indices, t, length)
     else:  # nothing reads the Gumbel noise
         uniforms = gumbel = noise.uniform(state.sample_indices, t, DRAW_STREAM, length)
-    proposals, certainties = [], []
-    for rows in _cached_slices(observation.cond_logits):
-        chosen = {name: values[rows] for name, values in parameters.items()}
+    proposals, certainty = torch.empty_like(state.tokens), torch.empty_like(uniforms)
+    for part in _cached_parts(observation.cond_logits):
+        chosen = {name: values[part[0]] for name, values in parameters.items()}
         guided = guide(
-            observation.cond_logits[rows], observation.uncond_logits[rows], chosen["guidance_scale"]
+            observation.cond_logits[part], observation.uncond_logits[part], chosen["guidance_scale"]
         )
-        proposals.append(draw(guided, chosen["sampling_temperature"], uniforms[rows]))
+        proposals[part] = draw(guided, chosen["sampling_temperature"], uniforms[part])
         if by_confidence:
             noisiness = chosen["remask_temperature"]
-            certainties.append(
-                confidence(guided, proposals[-1], masked[rows], noisiness, gumbel[rows])
+            certainty[part] = confidence(
+                guided, proposals[part], masked[part], noisiness, gumbel[part]
             )
-    tokens = drawn = torch.where(masked, torch.cat(proposals), state.tokens)
+    tokens = drawn = torch.where(masked, proposals, state.tokens)
     if not last:
-        if state.reveal_rank is None:
-            certainty = torch.cat(certainties)
-        else:
+        if state.reveal_rank is not None:
             certainty = order_confidence(state.reveal_rank, masked)
         tokens = remask(drawn, certainty, parameters["mask_ratio"], mask_token_id, state.num_masked)
     return state._replace(
@@ -300,13 +298,18 @@ def _observe_blank(model: LogitsModel, state: DecodingState, guided: bool) -> Ob
     return Observation(output.features[inverse], cond_logits, uncond_logits, output.num_rows)
 
 
-def _cached_slices(logits: Tensor) -> list[slice]:
-    """Slices of a batch (B, L, V): whole on a GPU, on the CPU few samples at a time.
+def _cached_parts(logits: Tensor) -> list[tuple[slice, slice]]:
+    """Samples and tokens of a batch (B, L, V): all on a GPU, on the CPU few at a time.
 
     Their logits then stay in the cores' caches from the guidance to the confidence, and no memory
     is asked for that the system would have to clear first.
     """
-    size = len(logits)
+    size, length, num_codes = logits.shape
     if logits.device.type == "cpu":
-        size = max(1, _CACHED_LOGITS * torch.get_num_threads() // logits[0].numel())
-    return [slice(first, first + size) for first in range(0, len(logits), size)]
+        tokens = max(1, _CACHED_LOGITS * torch.get_num_threads() // num_codes)
+        size, length = max(1, tokens // length), min(tokens, length)
+    return [
+        (slice(row, row + size), slice(column, column + length))
+        for row in range(0, logits.shape[0], size)
+        for column in range(0, logits.shape[1], length)
+    ]
