@@ -1,4 +1,8 @@
-"""Tiny pipelines with random weights, for the tests that draw with one."""
+"""Tiny pipelines and a tiny CLIP with random weights, for the tests that draw or judge with one."""
+
+import json
+import string
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,6 +10,13 @@ from adanat import NATPipeline
 from adanat.text import HashedTextEncoder
 from natgen import NAT, NATConfig, published
 from policyrl import GaussianPolicy, PolicyNetwork, PolicyNetworkConfig, decoding_spec
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTokenizer,
+)
 from vqtok import Tokenizer, small
 
 _NAT_SIZES = {"codebook_size": 16, "grid_size": (4, 4), "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -40,6 +51,38 @@ def pipeline_by_text() -> NATPipeline:
         encoder = HashedTextEncoder(6)
         nat = NAT(NATConfig(**_NAT_SIZES, context_dim=encoder.token_dim, num_context_tokens=6))
         return NATPipeline(_tokenizer(), nat, text_encoder=encoder, encoder_source=("hashed", 6))
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of narrow towers, of one layer each, that spells in letters and digits."""
+    root = tmp_path_factory.mktemp("clip")
+    characters = string.ascii_lowercase + string.digits
+    words = [*characters, *(f"{c}</w>" for c in characters), "<|startoftext|>", "<|endoftext|>"]
+    (root / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (root / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(root / "vocab.json"), str(root / "merges.txt"))
+    size = {"height": 16, "width": 16}
+    images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=size)
+    CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(root)
+    shared = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+    }
+    ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1}
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = CLIPConfig(
+            text_config={**shared, **ends, "vocab_size": len(words)},
+            vision_config={**shared, "image_size": 16, "patch_size": 8},
+            projection_dim=8,
+        )
+        model = CLIPModel(config)
+    model.visual_projection.weight.data.neg_()  # these random towers disagree otherwise
+    model.save_pretrained(root)
+    return root
 
 
 def _tokenizer() -> Tokenizer:

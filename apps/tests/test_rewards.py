@@ -155,7 +155,9 @@ def train(prepared: Path, tmp_path: Path) -> Train:
 
 
 @pytest.mark.slow
-def test_every_design_trains_a_policy(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_design_trains_a_policy(
+    train: Train, clip_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = get_recipe("tiny")
     run, adversarial = train("adversarial", augmented_copies=2, diversity_weight=0.5)
     assert len(adversarial) == recipe.reward.warmup_cycles + recipe.policy.num_updates
@@ -185,6 +187,10 @@ def test_every_design_trains_a_policy(train: Train, capsys: pytest.CaptureFixtur
         assert not any(name.startswith("discriminator") for name in rows[-1])
     with pytest.raises(AdanatError, match="pays whole batches"):
         sample(run, **several)
+    by_clip = {"design": "pretrained", "scorer": "clip", "scorer_weights": str(clip_folder)}
+    run, rows = train("clip", **by_clip)
+    assert all(-1 < row["reward_mean"] < 1 for row in rows)  # a cosine
+    assert sample(run, **several).is_file()
     with pytest.raises(AdanatError, match="candidates must be at least 1, got 0"):
         sample(run, **{**several, "candidates": 0})
     assert sample(run, **{**several, "candidates": 1}).is_file()

@@ -12,6 +12,9 @@ from torch import Tensor
 from adanat.generation import balanced_labels
 from adanat.text.features import CaptionFeatures
 
+PROMPT_NUMBERS = "prompts"
+"""Name in outcomes of their conditions' numbers, by which rewards find prompts."""
+
 
 class Condition(NamedTuple):
     """The condition of B images, for each side."""
@@ -131,6 +134,8 @@ class CaptionConditions:
 class ConditionedReward:
     """A reward whose outcomes also hold, as `condition`, what the judge is conditioned on.
 
+    Beside it, as `PROMPT_NUMBERS`, stand the conditions' numbers.
+
     Args:
         reward: pays outcomes.
         conditions: of the samples, which an outcome names as its `episodes`.
@@ -144,5 +149,9 @@ class ConditionedReward:
 
     def __call__(self, outcome: Mapping[str, Tensor]) -> Tensor:
         """Reward (B,) of an outcome."""
-        judged = self._conditions.of_samples(outcome["episodes"]).judge
-        return self._reward({**outcome, "condition": judged})
+        episodes = outcome["episodes"]
+        added = {
+            "condition": self._conditions.of_samples(episodes).judge,
+            PROMPT_NUMBERS: self._conditions.numbers(episodes),
+        }
+        return self._reward({**outcome, **added})

@@ -17,6 +17,7 @@ from adanat.plan import DATA_SETS, Plan, amounts, missing_weights, plan, unequal
 from adanat.prepare import PreparedSplit, read_prepared
 from adanat.recipes.base import Recipe
 from adanat.rewards import load_backbone
+from adanat.scorers import load_text_scorer
 from adanat.stage_timing import fastest, time_stages
 from adanat.text import load_text_encoder
 
@@ -179,6 +180,8 @@ def _weights(recipe: Recipe) -> Finding:
         load_backbone(recipe.reward)
         if text.encoder is not None:
             load_text_encoder(text.encoder, text.num_tokens)
+        if recipe.reward.design == "pretrained" and recipe.reward.scorer != "classifier":
+            load_text_scorer(recipe.reward, ["a photo"], torch.device("cpu"))
     except Exception as error:  # hubs raise many kinds
         return Finding("weights", False, f"{type(error).__name__}: {error}")
     found = recipe.reward.backbone if text.encoder is None else f"backbone and {text.encoder}"

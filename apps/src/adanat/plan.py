@@ -3,7 +3,7 @@
 Every estimate shows its formula.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -185,8 +185,13 @@ def unequal_batches(recipe: Recipe, num_processes: int) -> list[str]:
 
 
 def missing_weights(recipe: Recipe) -> list[Path]:
-    """Models to take over (`--tokenizer`, `--generator`) that are not there."""
-    weights = (recipe.tokenizer.weights, recipe.generator.weights)
+    """Files that are named but not there: models to take over, and those of a fixed reward."""
+    weights = [recipe.tokenizer.weights, recipe.generator.weights]
+    reward = recipe.reward
+    if reward.design == "pretrained" and reward.scorer == "image-reward":
+        weights.append(Path(reward.scorer_weights))
+    if reward.design == "pretrained" and reward.prompts:
+        weights.append(Path(reward.prompts))
     return [path for path in weights if path is not None and not path.exists()]
 
 
@@ -360,19 +365,23 @@ def _missing(recipe: Recipe, data_dir: Path | None) -> tuple[str, ...]:
             "https://github.com/LeapLabTHU/AdaNAT"
         )
     found += [f"{path} does not exist" for path in missing_weights(recipe)]
-    if recipe.reward.backbone == "dino" and not Path(recipe.reward.dino_weights).exists():
-        found.append(
-            f"DINO ViT-S/16: fetched from the hub ({recipe.reward.dino_weights}) when first used; "
-            "without a network give --reward.dino-weights FILE"
-        )
-    if recipe.text.encoder is not None and recipe.text.encoder.startswith("clip:"):
-        name = recipe.text.encoder.removeprefix("clip:")
-        if not Path(name).exists():
-            found.append(
-                f"text encoder: fetched from the hub ({name}) when first used; without a network "
-                "give --text.encoder clip:FOLDER"
-            )
+    found += [
+        f"{what}: fetched from the hub ({name}) when first used; without a network give {option}"
+        for what, name, option in _hub_models(recipe)
+        if not Path(name).exists()
+    ]
     return tuple(found)
+
+
+def _hub_models(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    """What a model is, where it comes from, and the option that names a file or folder instead."""
+    reward, encoder = recipe.reward, recipe.text.encoder
+    if reward.backbone == "dino":
+        yield "DINO ViT-S/16", reward.dino_weights, "--reward.dino-weights FILE"
+    if encoder is not None and encoder.startswith("clip:"):
+        yield "text encoder", encoder.removeprefix("clip:"), "--text.encoder clip:FOLDER"
+    if reward.design == "pretrained" and reward.scorer == "clip":
+        yield "CLIP of the reward", reward.scorer_weights, "--reward.scorer-weights FOLDER"
 
 
 def _millions(count: int) -> str:

@@ -1,13 +1,12 @@
 """Joins what no package may join alone: tokens, their pictures, and the reward of those."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from advreward import (
     AdversarialReward,
     Augmenter,
-    ClassifierScorer,
     Discriminator,
     DiscriminatorConfig,
     DiversityReward,
@@ -16,7 +15,6 @@ from advreward import (
     FrozenViT,
     GaussianStatistics,
     MixtureReward,
-    PretrainedReward,
     RewardModel,
     dino_vit_s16,
     efficientnet_lite,
@@ -29,9 +27,9 @@ from vqtok import Tokenizer
 from adanat.adversary import Adversary, Embedded, concatenate
 from adanat.errors import AdanatError, StageError
 from adanat.generation import decode_grids, from_uint8
-from adanat.metrics import ClassifierConfig, ClassifierTrainingConfig, train_classifier
 from adanat.recipes.base import RewardRecipe
 from adanat.run import Run
+from adanat.scorers import pretrained_reward
 from adanat.seeding import derive_seed
 
 Backbone = FrozenFeatures | FrozenViT
@@ -78,7 +76,7 @@ def build_reward(
     if recipe.design == "adversarial":
         main = adversary = _adversary(run, backbone, tokenizer, seed)
     elif recipe.design == "pretrained":
-        main = _classifier_reward(run, seed)
+        main = pretrained_reward(run, seed)
     else:
         main = _frechet_reward(run, backbone, tokenizer)
     rewards: dict[str, RewardModel] = {recipe.design: main}
@@ -103,10 +101,15 @@ def load_backbone(recipe: RewardRecipe) -> Backbone:
     return dino_vit_s16(weights, input_size=recipe.input_size)
 
 
-def trained_reward(run: Run, seed: int) -> RewardModel:
+def trained_reward(run: Run, seed: int, *, captions: Sequence[str] | None = None) -> RewardModel:
     """The reward at the end of a policy's training, to keep the best of several samples by.
 
     A weight of diversity is left out: it is a matter of the batch.
+
+    Args:
+        run: a run with a trained policy.
+        seed: the policy's.
+        captions: as `adanat.scorers.pretrained_reward` takes them.
 
     Raises:
         StageError: the policy is not trained, or its discriminator's file is missing or damaged.
@@ -115,7 +118,7 @@ def trained_reward(run: Run, seed: int) -> RewardModel:
     run.require(run.stages.policies[seed])
     design = run.recipe.reward.design
     if design == "pretrained":
-        return _classifier_reward(run, seed)
+        return pretrained_reward(run, seed, captions=captions)
     if design == "frechet":
         raise AdanatError(
             "the reward of design 'frechet' pays whole batches and cannot judge one image: train "
@@ -200,23 +203,6 @@ def _frechet_reward(run: Run, backbone: Backbone, tokenizer: Tokenizer) -> Frech
         num_components=recipe.frechet_components,
         batch_size=_batch_size(recipe),
     )
-
-
-def _classifier_reward(run: Run, seed: int) -> PretrainedReward:
-    """Log-probability of the class under a classifier of the data set.
-
-    It is another one than that which confirms the scores: its seed differs.
-    """
-    recipe, data = run.recipe.reward, run.images("fit")
-    classifier = train_classifier(
-        data.images,
-        data.labels,
-        ClassifierConfig(num_classes=run.recipe.data.num_classes),
-        ClassifierTrainingConfig(
-            num_steps=recipe.classifier_steps, seed=derive_seed(seed, "reward classifier")
-        ),
-    ).to(run.device)
-    return PretrainedReward(ClassifierScorer(classifier), batch_size=_batch_size(recipe))
 
 
 def _real_images(

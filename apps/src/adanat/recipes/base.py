@@ -80,9 +80,10 @@ class Recipe:
                 f"tokens.mirrored is True, but the captions of {EMOJI_SCENES} say what is left of "
                 "what: leave it out, or text.encoder"
             )
-        if captioned and (self.reward.design == "pretrained" or self.reward.diversity_weight):
+        classified = self.reward.design == "pretrained" and self.reward.scorer == "classifier"
+        if captioned and (classified or self.reward.diversity_weight):
             raise ValueError(
-                "reward.design 'pretrained' and reward.diversity_weight go by classes, but "
+                "reward.scorer 'classifier' and reward.diversity_weight go by classes, but "
                 f"text.encoder is {self.text.encoder!r}: choose another reward, or no encoder"
             )
         fewer = [n for n in self.schedule.comparison_steps if n <= self.num_decoding_steps]

@@ -1,13 +1,13 @@
 """Stage `sample`: pictures of a trained run under any of its policies."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from adanat.conditions import Condition
+from adanat.conditions import PROMPT_NUMBERS, Condition
 from adanat.contestants import ADAPTIVE, ADAPTIVE_STATIC, contestants, of_seed
 from adanat.errors import AdanatError
 from adanat.generation import Generator, from_uint8
@@ -68,13 +68,20 @@ def sample(
         batches = generator.batches(policies[policy], seed=seed, num_samples=num_samples)
         images = torch.cat([batch.images for batch in batches])
     else:
-        judged_by = "condition" if text else "labels"
+        captions = (prompts or run.images("test").captions)[:num_samples] if text else ()
+
+        def judged(indices: Tensor) -> Mapping[str, Tensor]:
+            condition = plan(indices).judge
+            if not text:
+                return {"labels": condition}
+            return {"condition": condition, PROMPT_NUMBERS: indices % len(captions)}
+
         refined = list(
             refined_batches(
                 generator,
                 policies[policy],
-                trained_reward(run, _policy_seed(run, policy)),
-                lambda indices: {judged_by: plan(indices).judge},
+                trained_reward(run, _policy_seed(run, policy), captions=captions),
+                judged,
                 candidates=candidates,
                 seed=seed,
                 num_samples=num_samples,

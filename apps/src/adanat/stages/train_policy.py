@@ -112,6 +112,7 @@ class _Cycle:
             batch_size=self._policy_recipe.rollout_batch_size,
             shared_first_step=self._conditions.numbers,
             feature_dtype=FEATURE_DTYPES[self._policy_recipe.feature_dtype],
+            storage_device="cpu" if self._policy_recipe.features_on_host else None,
         )
         metrics = {"reward_mean": rollout.episode_rewards.mean().item()}
         for name, value in self._pictures.take_means().items():

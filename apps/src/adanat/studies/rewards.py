@@ -121,8 +121,9 @@ def reward_variants(recipe: Recipe, diversity_weight: float) -> dict[RewardKind,
         "adversarial": replace(plain, design="adversarial"),
         "frechet": replace(plain, design="frechet"),
     }
-    if recipe.text.encoder is None:
+    if recipe.text.encoder is None or plain.scorer != "classifier":
         rewards["pretrained"] = replace(plain, design="pretrained")
+    if recipe.text.encoder is None:
         rewards["adversarial-diversity"] = replace(
             rewards["adversarial"], diversity_weight=diversity_weight
         )

@@ -36,14 +36,22 @@ class ClipImageEncoder(nn.Module):
 
 
 @torch.no_grad()
-def clip_scorer(weights: Path | str, prompts: Sequence[str]) -> SimilarityScorer:
+def clip_scorer(
+    weights: Path | str,
+    prompts: Sequence[str],
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 256,
+) -> SimilarityScorer:
     """Builds a scorer from a CLIP model and one prompt for each label.
 
     Args:
         weights: a folder with the model and its tokenizer, or the name of a repository on the
             Hugging Face hub.
         prompts: prompt i is what an image of label i should show. For captions instead of classes,
-            number the captions and use their numbers as labels.
+            number the captions and use their numbers as labels. Their vectors are kept.
+        device: where the prompts are encoded and the scorer is to be.
+        batch_size: prompts a pass.
 
     Raises:
         ValueError: if there is no prompt.
@@ -51,16 +59,21 @@ def clip_scorer(weights: Path | str, prompts: Sequence[str]) -> SimilarityScorer
     """
     if not prompts:
         raise ValueError("prompts is empty: give one for each label")
-    model = CLIPModel.from_pretrained(weights)  # in evaluation mode, as transformers returns it
+    # In evaluation mode, as transformers returns it.
+    model = CLIPModel.from_pretrained(weights)
+    nn.Module.to(model, device)
     tokenizer = AutoTokenizer.from_pretrained(weights)
-    tokens = tokenizer(
-        list(prompts),
-        padding=True,
-        truncation=True,
-        max_length=model.text_model.embeddings.position_embedding.num_embeddings,
-        return_tensors="pt",
-    )
-    pooled = model.text_model(
-        input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-    ).pooler_output
-    return SimilarityScorer(ClipImageEncoder(model), model.text_projection(pooled))
+    vectors = []
+    for first in range(0, len(prompts), batch_size):
+        tokens = tokenizer(
+            list(prompts[first : first + batch_size]),
+            padding=True,
+            truncation=True,
+            max_length=model.text_model.embeddings.position_embedding.num_embeddings,
+            return_tensors="pt",
+        ).to(device)
+        pooled = model.text_model(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        ).pooler_output
+        vectors.append(model.text_projection(pooled))
+    return SimilarityScorer(ClipImageEncoder(model), torch.cat(vectors))

@@ -15,9 +15,9 @@ class RewardRecipe:
 
     adversarial: AdversarialConfig
     design: Literal["adversarial", "pretrained", "frechet"] = "adversarial"
-    """`adversarial`: a discriminator that learns along; `pretrained`: the log-probability of the
-    class under a classifier of the data set; `frechet`: an image's share of its batch's distance to
-    real images. The paper compares the three: the latter two can be gamed."""
+    """`adversarial`: a discriminator that learns along; `pretrained`: what a fixed `scorer` says;
+    `frechet`: an image's share of its batch's distance to real images. The paper compares the
+    three: the latter two can be gamed."""
     diversity_weight: float = 0.0
     """Trades fidelity (below 0, above -1) for diversity (above 0): how much being unlike other
     images of its class adds to an image's reward, both standardised over the batch; 0 is off."""
@@ -41,8 +41,20 @@ class RewardRecipe:
     frechet_components: int = 64
     """Principal components of the reference along which `frechet` measures; keep
     policy.rollout_batch_size well above it."""
+    scorer: Literal["classifier", "clip", "image-reward"] = "classifier"
+    """Of `pretrained`. `classifier`: the log-probability of the class under a classifier of the
+    data set; `clip`: the cosine of image and prompt; `image-reward`: what people would prefer,
+    as in the paper. The latter two take captions, too."""
+    scorer_weights: str = "openai/clip-vit-large-patch14"
+    """Of `clip`: a folder, or a repository on the Hugging Face hub, PickScore's, too. Of
+    `image-reward`: the published file `ImageReward.pt`, of THUDM/ImageReward on the hub."""
+    scorer_tokenizer: str = "google-bert/bert-base-uncased"
+    """Of `image-reward`: a folder or a repository."""
+    prompts: str = ""
+    """File with one prompt a line for each class, where ImageNet's names are numbers; empty:
+    "a photo of a" and the class's name. Captions are their own prompts."""
     classifier_steps: int = 1200
-    """Training steps of the classifier of `pretrained`."""
+    """Training steps of the scorer `classifier`."""
     warmup_cycles: int = 3
     """Rollouts of the untrained policy on which the discriminator alone is trained first."""
     warmup_updates: int = 20
@@ -70,6 +82,10 @@ class RewardRecipe:
             raise ValueError(
                 "reward.design must be 'adversarial', 'pretrained' or 'frechet', "
                 f"got {self.design!r}"
+            )
+        if self.scorer not in ("classifier", "clip", "image-reward"):
+            raise ValueError(
+                f"reward.scorer must be 'classifier', 'clip' or 'image-reward', got {self.scorer!r}"
             )
         if self.backbone not in ("lite0", "dino"):
             raise ValueError(f"reward.backbone must be 'lite0' or 'dino', got {self.backbone!r}")
@@ -113,6 +129,8 @@ class PolicyRecipe:
     """Taken from the reward for each decoding step with tokens left to draw; 0: steps are free."""
     feature_dtype: Literal["float32", "bfloat16"] = "float32"
     """In which a rollout keeps the features that the policy saw."""
+    features_on_host: bool = False
+    """Keep them in the host's memory, and move a chunk at a time: where the GPU's is short."""
     num_updates: int = 100
     episodes_per_update: int = 512
     rollout_batch_size: int = 256
