@@ -4,11 +4,13 @@ import json
 import string
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from adanat import NATPipeline
 from adanat.text import HashedTextEncoder
 from natgen import NAT, NATConfig, published
+from numpy.typing import NDArray
 from policyrl import GaussianPolicy, PolicyNetwork, PolicyNetworkConfig, decoding_spec
 from transformers import (
     CLIPConfig,
@@ -17,6 +19,7 @@ from transformers import (
     CLIPProcessor,
     CLIPTokenizer,
 )
+from untrained_run import save_untrained_run
 from vqtok import Tokenizer, small
 
 _NAT_SIZES = {"codebook_size": 16, "grid_size": (4, 4), "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -83,6 +86,20 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.visual_projection.weight.data.neg_()  # these random towers disagree otherwise
     model.save_pretrained(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained run of three classes, 8 pixels and three steps; not to be changed."""
+    return save_untrained_run(tmp_path_factory.mktemp("untrained") / "run")
+
+
+@pytest.fixture
+def real_images(tmp_path: Path) -> NDArray[np.uint8]:
+    """What `real.npz` of `tmp_path` then holds: 30 images (30, 8, 8, 3)."""
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "real.npz", arr_0=images)
+    return images
 
 
 def _tokenizer() -> Tokenizer:
