@@ -31,6 +31,7 @@ from advreward import (
     DiscriminatorConfig,
     MixtureReward,
 )
+from safetensors.torch import load_file
 from torch import Tensor
 from vqtok import Tokenizer, small
 
@@ -194,6 +195,27 @@ def test_every_design_trains_a_policy(
     with pytest.raises(AdanatError, match="candidates must be at least 1, got 0"):
         sample(run, **{**several, "candidates": 0})
     assert sample(run, **{**several, "candidates": 1}).is_file()
+
+
+@pytest.mark.slow
+def test_a_longer_training_ends_like_one_that_was_long_from_the_start(
+    prepared: Path, tmp_path: Path
+) -> None:
+    def trained(name: str, num_updates: int) -> tuple[dict[str, Tensor], dict[str, object]]:
+        if not (tmp_path / name).exists():
+            shutil.copytree(prepared, tmp_path / name)
+        recipe = get_recipe("tiny")
+        policy = replace(recipe.policy, num_updates=num_updates, validate_every=1)
+        run = Run(replace(recipe, policy=policy), tmp_path / name)
+        train_policies(run)
+        last = load_file(run.folder.last_policy_model(0) / "model.safetensors")
+        return last, run.stages.policies[0].results()
+
+    short, _ = trained("grown", 2)
+    grown, straight = trained("grown", 4), trained("straight", 4)
+    assert grown[1] == straight[1]
+    torch.testing.assert_close(grown[0], straight[0], rtol=0, atol=0)
+    assert any((short[name] != grown[0][name]).any() for name in short)
 
 
 @pytest.mark.parametrize(

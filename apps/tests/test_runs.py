@@ -95,6 +95,30 @@ def test_another_config_is_refused_with_the_fields_that_differ(tmp_path: Path) -
         pass
 
 
+def test_a_longer_training_is_unfinished_work_and_a_shorter_one_another(tmp_path: Path) -> None:
+    def stage(size: int, rate: float = 0.5) -> Stage:
+        config = Config(size=size, inner=Inner(rates=(rate,)))
+        return Stage("train", tmp_path, config, lengths=["size"])
+
+    with stage(3) as first:
+        first.finish({})
+    longer = stage(4)
+    assert not longer.is_done()
+    with pytest.raises(StageError, match="not finished: run it first"):
+        longer.results()
+    assert stage(3).is_done()  # asking changes nothing
+    with pytest.raises(KeyboardInterrupt), longer:
+        raise KeyboardInterrupt
+    assert not longer.is_done()
+    with pytest.raises(StageError, match="size: the folder has 4, this run has 3"):
+        stage(3).is_done()
+    with pytest.raises(StageError, match=r"\[0\.5\], this run has \[0\.7\]\. Use"):
+        stage(5, 0.7).is_done()
+    with longer:
+        longer.finish({})
+    assert stage(4).is_done()
+
+
 def test_a_changed_input_stage_is_a_change(tmp_path: Path) -> None:
     def stages(size: int) -> Stage:
         first = Stage("data", tmp_path / "data", Config(size=size))

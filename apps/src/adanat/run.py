@@ -151,6 +151,11 @@ class Run:
             folder.generator,
             shared | conditions | {"generator": recipe.generator},
             depends_on=[tokens],
+            lengths=(
+                ["generator.training.total_steps"]
+                if recipe.generator.training.lr_schedule == "constant"
+                else []
+            ),
         )
         decoding = shared | {
             "num_decoding_steps": recipe.num_decoding_steps,
@@ -187,6 +192,7 @@ class Run:
                 folder.policy(seed),
                 decoding | early | {"reward": recipe.reward, "policy": recipe.policy_for(seed)},
                 depends_on=[schedule],
+                lengths=["policy.num_updates"],
             )
             for seed in recipe.policy.seeds
         }

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
@@ -88,6 +88,9 @@ class Stage:
                 stage.finish({"loss": 0.1})
         stage.results()
 
+    A training may be made longer: with a larger number under a name in ``lengths`` a folder is
+    taken for one whose work is unfinished.
+
     Of several processes the main one locks and writes; all enter and leave the block together.
 
     Args:
@@ -95,6 +98,7 @@ class Stage:
         folder: The stage's folder; nothing is created before work starts.
         config: All that determines the results, as config_to_json takes it.
         depends_on: Stages whose output this one reads; a change of their config is a change here.
+        lengths: Numbers of the config, such as "policy.num_updates", that only end the work.
         processes: Those that work on the stage; None: this one alone.
     """
 
@@ -105,11 +109,13 @@ class Stage:
         config: object,
         *,
         depends_on: Sequence["Stage"] = (),
+        lengths: Collection[str] = (),
         processes: Processes | None = None,
     ) -> None:
         self.name = name
         self.folder = folder
         self._processes = processes
+        self._lengths = frozenset(f"config.{name}" for name in lengths)
         self._described = {
             "stage": name,
             "config": config_to_json(config),
@@ -130,7 +136,7 @@ class Stage:
             StageError: The folder holds work of another config; the message names the fields.
         """
         self._refuse_other_config()
-        return (self.folder / DONE_FILE).is_file()
+        return self._holds_this(DONE_FILE)
 
     def results(self) -> dict[str, Any]:
         """What finish() was given. Raises StageError when the stage is not finished."""
@@ -189,7 +195,8 @@ class Stage:
             return self
         lock = self._take_lock()
         self._lock, self._began = lock, time.monotonic()
-        if not (self.folder / CONFIG_FILE).is_file():
+        if not self._holds_this(CONFIG_FILE):  # new, or to be made longer
+            (self.folder / DONE_FILE).unlink(missing_ok=True)
             atomic_write_json(self.folder / CONFIG_FILE, self._described)
         return self
 
@@ -258,27 +265,40 @@ class Stage:
 
     def _refuse_other_config(self) -> None:
         for name in (CONFIG_FILE, DONE_FILE):
-            path = self.folder / name
-            if not path.is_file():
-                continue
-            found = {key: value for key, value in read_json(path).items() if key in self._described}
-            if differences := _differences(found, self._described):
+            found = self._read_description(name)
+            if found and (differences := _differences(found, self._described, self._lengths)):
                 raise StageError(
                     f"{self.folder} was made with other settings of stage {self.name!r}: "
                     + "; ".join(differences)
                     + ". Use the same settings, another --output-dir, or --overwrite."
                 )
 
+    def _holds_this(self, name: str) -> bool:
+        return self._read_description(name) == self._described
 
-def _differences(found: Any, wanted: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ, as "a.b: the folder has 1, this run has 2"."""
+    def _read_description(self, name: str) -> dict[str, Any]:
+        """What a file of the folder says that it was made with; nothing without the file."""
+        path = self.folder / name
+        if not path.is_file():
+            return {}
+        return {key: value for key, value in read_json(path).items() if key in self._described}
+
+
+def _differences(
+    found: Any, wanted: Any, lengths: Collection[str] = (), path: str = ""
+) -> list[str]:
+    """Where two JSON values differ, as "a.b: the folder has 1, this run has 2".
+
+    Of the numbers at the paths ``lengths`` a larger one is wanted: that is no difference.
+    """
     if isinstance(found, dict) and isinstance(wanted, dict):
         parts: list[str] = []
         for key in sorted(found.keys() | wanted.keys()):
             where = f"{path}.{key}" if path else key
-            parts += _differences(found.get(key), wanted.get(key), where)
+            parts += _differences(found.get(key), wanted.get(key), lengths, where)
         return parts
-    if found == wanted:
+    grows = path in lengths and isinstance(found, int) and isinstance(wanted, int)
+    if found == wanted or (grows and found < wanted):
         return []
     if path.startswith("inputs."):
         return [f"the output of stage {path.removeprefix('inputs.')!r} has changed"]
