@@ -47,13 +47,14 @@ def test_the_registry_weights_recognise_a_palace(name: str, size: int) -> None:
     assert abs(log_ratio) < 0.3
 
 
+@pytest.mark.parametrize("size", [64, 75])  # all maps of even sides, and 38, 19, 10, 5, 3
 @pytest.mark.parametrize("name", ["lite0", "lite2"])
-def test_equals_the_unfolded_network(name: str) -> None:
+def test_equals_the_unfolded_network(name: str, size: int) -> None:
     network = classifier(name)
     images = torch.rand(3, 3, 40, 40)
-    features = efficientnet_lite(name, input_size=64)
+    features = efficientnet_lite(name, input_size=size)
     with torch.inference_mode():
-        resized = F.interpolate(images, (64, 64), mode="bilinear", antialias=True)
+        resized = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
         pixels = (resized - 0.5) / 0.5
         expected = network.forward_intermediates(pixels, intermediates_only=True)[1:]
         pooled = network.forward_head(network.forward_features(pixels), pre_logits=True)

@@ -12,6 +12,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from advreward.images import prepare_images
@@ -36,7 +37,8 @@ class FrozenFeatures(nn.Module):
 
     Args:
         network: an EfficientNet as timm builds it (``conv_stem``, ``bn1``, ``blocks``,
-            ``conv_head``, ``bn2``); its batch norms are folded into the convolutions here.
+            ``conv_head``, ``bn2``); its batch norms and paddings are folded into the convolutions
+            here.
         input_size: side in pixels to which images are resized before the first layer.
         strides: the downsampling factors, in ascending order, whose features ``forward`` returns.
 
@@ -62,6 +64,7 @@ class FrozenFeatures(nn.Module):
         self.strides = strides
         network.eval().requires_grad_(False)
         _fold_batch_norms(network)
+        _fold_padding(network)
         self.stem = nn.Sequential(*_children(network, "conv_stem", "bn1"))
         self.groups = nn.ModuleList(network.get_submodule("blocks").children())
         self.head = nn.Sequential(*_children(network, "conv_head", "bn2"))
@@ -172,3 +175,35 @@ def _fold_batch_norms(module: nn.Module) -> None:
         else:
             _fold_batch_norms(child)
         previous = (name, child)
+
+
+def _fold_padding(module: nn.Module) -> None:
+    """Replaces each convolution before which timm pads a copy, as TensorFlow's "SAME" demands."""
+    from timm.layers.conv2d_same import Conv2dSame  # slow to import
+
+    for name, child in list(module.named_children()):
+        if isinstance(child, Conv2dSame):
+            setattr(module, name, _SameConv(child))
+        else:
+            _fold_padding(child)
+
+
+class _SameConv(nn.Module):
+    """A convolution of stride 2 with an odd kernel, on squares padded as by TensorFlow's "SAME".
+
+    For an even side that is one row and column less at the top and left than at the other ends: the
+    same as equal padding with a kernel that has a further row and column of zeros there.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        if conv.stride != (2, 2) or conv.kernel_size[0] % 2 == 0:
+            raise ValueError(f"need a stride of 2 and an odd kernel, got {conv}")
+        self.weight, self.bias, self.groups = conv.weight, conv.bias, conv.groups
+        self.padding = conv.kernel_size[0] // 2
+        wider = F.pad(conv.weight.detach(), (1, 0, 1, 0))
+        self.wider = nn.Parameter(wider, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight if x.shape[-1] % 2 else self.wider
+        return F.conv2d(x, weight, self.bias, 2, self.padding, 1, self.groups)
