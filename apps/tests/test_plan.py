@@ -107,6 +107,16 @@ def test_captions_multiply_the_items() -> None:
     assert in256.captions == 0
 
 
+def test_a_search_without_gradients_is_planned() -> None:
+    recipe = BENCHMARKS["in256"]()
+    searching = replace(recipe, static_search=replace(recipe.static_search, included=True))
+    before, after = (amounts(r, None) for r in (recipe, searching))
+    assert (before.searched_static, before.contestants) == (0, 4)
+    assert (after.searched_static, after.contestants) == (recipe.images_per_policy, 5)
+    lines = format_plan(plan(searching, None, gpu_tflops=100)).splitlines()
+    assert any(line.startswith("search-static ") for line in lines)
+
+
 def test_the_price_of_kept_captions() -> None:
     kept = BENCHMARKS["coco"]()
     (stage,) = (s for s in plan(kept, None, gpu_tflops=400).stages if s.stage == "captions")

@@ -197,6 +197,11 @@ def test_a_finished_preparation_does_nothing(published: Path, prepared: Path) ->
     assert {path: path.stat().st_mtime_ns for path in prepared.iterdir()} == before
 
 
+def test_a_finished_preparation_is_not_divided_otherwise(published: Path, prepared: Path) -> None:
+    with pytest.raises(DataError, match="with --num-validation 4, now it is 6: choose another"):
+        prepare(published, prepared, num_validation=6)
+
+
 def test_split_images_stand_in_for_a_tensor(prepared: Path) -> None:
     data = PreparedSplit(prepared, "fit", SIZE)
     images, everything = SplitImages(data), data.images(range(len(data)))

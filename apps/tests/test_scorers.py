@@ -1,5 +1,6 @@
 """Fixed models as rewards of a run: by class names, by a file of prompts, by captions."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,16 @@ def test_a_file_gives_the_prompts_of_classes_without_names(
         class_prompts(run)
     path.write_text("\n".join(WORDS * 3 + ["ten"]))
     assert class_prompts(run)[3:5] == ["none", "one"]
+
+
+def test_numbers_are_no_prompts(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    copied = replace(run, output_dir=tmp_path / "run")
+    shutil.copytree(run.output_dir, copied.output_dir)
+    done = copied.folder.data / "done.json"
+    done.write_text(done.read_text().replace('"0"', '"n01440764"'))
+    with pytest.raises(AdanatError, match=r"named by numbers \('n01440764', .* --reward\.prompts"):
+        class_prompts(copied)
 
 
 def test_captions_are_their_own_prompts(

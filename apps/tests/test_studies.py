@@ -11,8 +11,10 @@ import torch
 import tyro
 from adanat.cli import main
 from adanat.recipes import Recipe, get_recipe
+from adanat.recipes.benchmarks import BENCHMARKS, smoke
 from adanat.run import Run
-from adanat.studies import differences, pages, study_adaptivity, study_rewards
+from adanat.run_command import command, flow_command
+from adanat.studies import differences, study_adaptivity, study_rewards
 from adanat.studies.ablation import Exchanged
 from adanat.studies.rewards import reward_variants
 from adanat.studies.scoring import gain, value
@@ -101,7 +103,7 @@ def test_a_variant_shares_the_stages_of_equal_settings(tmp_path: Path) -> None:
 def test_the_command_of_a_page_repeats_the_settings(tmp_path: Path) -> None:
     recipe = get_recipe("tiny")
     plain = Run(recipe, tmp_path)
-    assert pages.command("study", plain) == f"adanat study tiny --output-dir {tmp_path}"
+    assert command("study", plain) == f"adanat study tiny --output-dir {tmp_path}"
     changed = replace(
         recipe,
         policy=replace(
@@ -112,13 +114,27 @@ def test_the_command_of_a_page_repeats_the_settings(tmp_path: Path) -> None:
         ),
         evaluation=replace(recipe.evaluation, num_samples=41),
     )
-    command = pages.command("study", Run(changed, tmp_path, tmp_path / "a b"), "--steps", "2")
-    words = shlex.split(command)
+    study = command("study", Run(changed, tmp_path, tmp_path / "a b"), "--steps", "2")
+    words = shlex.split(study)
     options = words[words.index("--data-dir") + 2 :]
     read = tyro.cli(Recipe, args=options[:-2], default=recipe)
     assert read == changed
     assert options[-2:] == ["--steps", "2"]
     assert str(tmp_path / "a b") in words
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        (get_recipe("tiny"), "adanat run tiny"),
+        (BENCHMARKS["in256"](), "adanat train in256"),
+        (smoke(BENCHMARKS["in512"](), depth=2), "adanat train in512 --smoke"),
+    ],
+)
+def test_the_command_of_a_flow_is_one_that_makes_it(
+    recipe: Recipe, expected: str, tmp_path: Path
+) -> None:
+    assert flow_command(Run(recipe, tmp_path)) == f"{expected} --output-dir {tmp_path}"
 
 
 def test_designs_that_go_by_classes_are_refused_with_captions(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from adanat.checkpoints import atomic_write_json
 from adanat.data import EMOJI_SCENES
 from adanat.data.emoji_scenes import near_misses
 from adanat.errors import AdanatError
-from adanat.generation import Generator
+from adanat.generation import Generator, decode_grids
 from adanat.judge import LITE2, Judge
 from adanat.metrics import Interval, t_interval, to_uint8
 from adanat.metrics.features import FloatArray
@@ -159,7 +159,7 @@ def _reconstructions(run: Run, judge: Judge, count: int) -> FloatArray:
 
 
 def _rebuild(generator: Generator, codes: Tensor) -> Tensor:
-    return to_uint8(generator.tokenizer.decode(codes))
+    return to_uint8(decode_grids(generator.tokenizer, codes))
 
 
 def _picture(

@@ -177,7 +177,8 @@ def _weights(recipe: Recipe) -> Finding:
         return Finding("weights", False, f"{path} does not exist")
     text = recipe.text
     try:
-        load_backbone(recipe.reward)
+        if recipe.reward.needs_backbone:
+            load_backbone(recipe.reward)
         if text.encoder is not None:
             load_text_encoder(text.encoder, text.num_tokens)
         if recipe.reward.design == "pretrained" and recipe.reward.scorer != "classifier":

@@ -33,7 +33,7 @@ _HELD_OUT = 10_000
 _NEIGHBOURS = 6
 """Schedules that a round of the search tries."""
 _CONTESTANTS = 4
-"""Hand-made, tuned, learned, and the learned one's average."""
+"""Hand-made, tuned, learned, and the learned one's average; a searched one makes five."""
 
 
 class DataSetSize(NamedTuple):
@@ -102,6 +102,8 @@ class Amounts(NamedTuple):
     """Of the search for the schedule."""
     searched_more: int
     """Of the search at each larger number of steps."""
+    searched_static: int
+    """Of the search without gradients; 0 where it is no part of the run."""
     episodes: int
     """That the policies learn from."""
     rollouts: int
@@ -110,9 +112,9 @@ class Amounts(NamedTuple):
     """Of one policy's evaluation, over all seeds."""
 
     @property
-    def evaluated_by_all(self) -> int:
-        """Of all policies at the recipe's number of steps."""
-        return _CONTESTANTS * self.evaluated
+    def contestants(self) -> int:
+        """Policies that are evaluated at the recipe's number of steps."""
+        return _CONTESTANTS + bool(self.searched_static)
 
 
 def plan(recipe: Recipe, data_dir: Path | None, *, gpu_tflops: float) -> Plan:
@@ -165,6 +167,11 @@ def amounts(recipe: Recipe, data_dir: Path | None) -> Amounts:
         seen=0 if generator.weights else generator.training.total_steps * generator.batch_size,
         searched=(grid + around) * search.num_samples,
         searched_more=around * search.num_samples,
+        searched_static=(
+            (recipe.static_search.image_budget or recipe.images_per_policy)
+            if recipe.static_search.included
+            else 0
+        ),
         episodes=recipe.num_policy_cycles
         * recipe.policy.episodes_per_update
         * len(recipe.policy.seeds),
@@ -186,13 +193,19 @@ def unequal_batches(recipe: Recipe, num_processes: int) -> list[str]:
 
 def missing_weights(recipe: Recipe) -> list[Path]:
     """Files that are named but not there: models to take over, and those of a fixed reward."""
-    weights = [recipe.tokenizer.weights, recipe.generator.weights]
-    reward = recipe.reward
+    taken_over = [recipe.tokenizer.weights, recipe.generator.weights]
+    missing = [path for path in taken_over if path is not None and not path.exists()]
+    return missing + missing_reward_files(recipe)
+
+
+def missing_reward_files(recipe: Recipe) -> list[Path]:
+    """Those of a fixed reward that are named but not there."""
+    reward, named = recipe.reward, []
     if reward.design == "pretrained" and reward.scorer == "image-reward":
-        weights.append(Path(reward.scorer_weights))
+        named.append(Path(reward.scorer_weights))
     if reward.design == "pretrained" and reward.prompts:
-        weights.append(Path(reward.prompts))
-    return [path for path in weights if path is not None and not path.exists()]
+        named.append(Path(reward.prompts))
+    return [path for path in named if not path.exists()]
 
 
 def format_plan(found: Plan) -> str:
@@ -281,6 +294,7 @@ def _stages(
             drawing(todo.searched, steps),
             0.0,
         ),
+        *_static_search(todo, drawing(todo.searched_static, steps)),
         StagePlan(
             "train-policy",
             f"{todo.rollouts:,} episodes and samples for validation",
@@ -297,13 +311,25 @@ def _stages(
         ),
         StagePlan(
             "evaluate",
-            f"{todo.evaluated:,} samples of {_CONTESTANTS} policies, and at each T of {more_steps}",
+            f"{todo.evaluated:,} samples of {todo.contestants} policies, and at each T of "
+            f"{more_steps}",
             "(2 x T passes + decode) x samples",
-            drawing(todo.evaluated, *[steps] * _CONTESTANTS, *more_steps),
+            drawing(todo.evaluated, *[steps] * todo.contestants, *more_steps),
             0.1,
         ),
     ]
     return tuple(found)
+
+
+def _static_search(todo: Amounts, petaflops: float) -> Iterator[StagePlan]:
+    if todo.searched_static:
+        yield StagePlan(
+            "search-static",
+            f"{todo.searched_static:,} samples",
+            "(2 x T passes + decode) x samples",
+            petaflops,
+            0.0,
+        )
 
 
 def _data(recipe: Recipe, todo: Amounts) -> StagePlan:
@@ -376,12 +402,14 @@ def _missing(recipe: Recipe, data_dir: Path | None) -> tuple[str, ...]:
 def _hub_models(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     """What a model is, where it comes from, and the option that names a file or folder instead."""
     reward, encoder = recipe.reward, recipe.text.encoder
-    if reward.backbone == "dino":
+    if reward.backbone == "dino" and reward.needs_backbone:
         yield "DINO ViT-S/16", reward.dino_weights, "--reward.dino-weights FILE"
     if encoder is not None and encoder.startswith("clip:"):
         yield "text encoder", encoder.removeprefix("clip:"), "--text.encoder clip:FOLDER"
     if reward.design == "pretrained" and reward.scorer == "clip":
         yield "CLIP of the reward", reward.scorer_weights, "--reward.scorer-weights FOLDER"
+    if reward.design == "pretrained" and reward.scorer == "image-reward":
+        yield "BERT's tokenizer", reward.scorer_tokenizer, "--reward.scorer-tokenizer FOLDER"
 
 
 def _millions(count: int) -> str:

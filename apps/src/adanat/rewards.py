@@ -28,7 +28,7 @@ from adanat.adversary import Adversary, Embedded, concatenate
 from adanat.errors import AdanatError, StageError
 from adanat.generation import decode_grids, from_uint8
 from adanat.recipes.base import RewardRecipe
-from adanat.run import Run
+from adanat.run import Run, evenly
 from adanat.scorers import pretrained_reward
 from adanat.seeding import derive_seed
 
@@ -70,18 +70,18 @@ def build_reward(
 ) -> tuple[PictureReward, Adversary | None]:
     """The reward that the recipe describes, and its adversary where it has one."""
     recipe = run.recipe.reward
-    backbone = load_backbone(recipe).to(run.device)
+    backbone = load_backbone(recipe).to(run.device) if recipe.needs_backbone else None
     adversary: Adversary | None = None
     main: RewardModel
-    if recipe.design == "adversarial":
-        main = adversary = _adversary(run, backbone, tokenizer, seed)
-    elif recipe.design == "pretrained":
+    if recipe.design == "pretrained" or backbone is None:
         main = pretrained_reward(run, seed)
+    elif recipe.design == "adversarial":
+        main = adversary = _adversary(run, backbone, tokenizer, seed)
     else:
         main = _frechet_reward(run, backbone, tokenizer)
     rewards: dict[str, RewardModel] = {recipe.design: main}
     weights: dict[str, float] = {recipe.design: 1.0}
-    if recipe.diversity_weight:
+    if backbone is not None and recipe.diversity_weight:
         rewards["diversity"] = DiversityReward(backbone.pooled, batch_size=_batch_size(recipe))
         weights["diversity"] = recipe.diversity_weight
     mixture = MixtureReward(rewards, weights, standardize=len(rewards) > 1)
@@ -208,19 +208,23 @@ def _frechet_reward(run: Run, backbone: Backbone, tokenizer: Tokenizer) -> Frech
 def _real_images(
     run: Run, tokenizer: Tokenizer, split: str, count: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The first real images of a split, (B, 3, H, W) in [0, 1], and their conditions, in batches.
+    """Real images of a split, (B, 3, H, W) in [0, 1], and their conditions, in batches.
 
     The conditions are the discriminator's: labels (B,), or pooled text features (B, P).
     """
     recipe, conditions = run.recipe.reward, run.conditions(split)
     if recipe.real_side == "images":
         data = run.images(split)
-        for rows in torch.arange(min(count, len(data.labels))).split(_batch_size(recipe)):
+        for rows in _numbers(count, len(data.labels)).split(_batch_size(recipe)):
             condition = conditions.of_items({"labels": data.labels[rows], "images": rows}).judge
             yield from_uint8(data.images[rows].to(run.device)), condition.to(run.device)
         return
     store = run.tokens(split)
-    for rows in torch.arange(min(count, len(store))).split(_batch_size(recipe)):
+    for rows in _numbers(count, len(store)).split(_batch_size(recipe)):
         codes, items = store.batch(rows)
         condition = conditions.of_items(items).judge
         yield decode_grids(tokenizer, codes.to(run.device)), condition.to(run.device)
+
+
+def _numbers(count: int, total: int) -> Tensor:
+    return torch.arange(total)[evenly(count, total)]

@@ -18,7 +18,7 @@ from adanat.conditions import CaptionConditions, ClassConditions, RunConditions
 from adanat.data import ImageSet, load_split
 from adanat.engine import AccelerateEngine
 from adanat.errors import StageError
-from adanat.prepare import item_captions, open_split
+from adanat.prepare import item_captions, open_split, read_prepared
 from adanat.recipes.base import PreparedRecipe, Recipe
 from adanat.run_folder import RunFolder
 from adanat.runs import Stage
@@ -45,6 +45,12 @@ def load_model(load: Callable[[Path], Model], folder: Path) -> Model:
             return load(folder)
     except (OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
         raise StageError(f"cannot load the model in {folder}: {error}") from error
+
+
+def evenly(count: int, total: int) -> slice:
+    """At most so many of all items at equal distances: neighbours may be captions of one image."""
+    step = max(1, total // count)
+    return slice(0, min(count, total) * step, step)
 
 
 class StageGraph(NamedTuple):
@@ -149,7 +155,7 @@ class Run:
         generator = stage(
             "train-generator",
             folder.generator,
-            shared | conditions | {"generator": recipe.generator},
+            shared | conditions | {"generator": recipe.generator_key},
             depends_on=[tokens],
             lengths=(
                 ["generator.training.total_steps"]
@@ -160,6 +166,7 @@ class Run:
         decoding = shared | {
             "num_decoding_steps": recipe.num_decoding_steps,
             "feature_size": recipe.evaluation.feature_size,
+            "num_reference": recipe.evaluation.num_reference,
         }
         schedule = stage(
             "search-schedule",
@@ -183,6 +190,7 @@ class Run:
                 "static_search": replace(recipe.static_search, included=True, image_budget=budget),
             },
             depends_on=[schedule],
+            lengths=["static_search.image_budget"],
         )
         early = {"reveal_below": recipe.reveal_below} if recipe.reveal_below else {}
         compared = [static_search] if recipe.static_search.included else []
@@ -190,7 +198,7 @@ class Run:
             seed: stage(
                 f"train-policy-{seed}",
                 folder.policy(seed),
-                decoding | early | {"reward": recipe.reward, "policy": recipe.policy_for(seed)},
+                decoding | early | {"reward": recipe.reward, "policy": recipe.policy_key(seed)},
                 depends_on=[schedule],
                 lengths=["policy.num_updates"],
             )
@@ -223,8 +231,7 @@ class Run:
         self.require(self.stages.data)
         size = self.recipe.data.image_size
         if isinstance(self.recipe.data, PreparedRecipe):
-            folder = Path(self.stages.data.results()["prepared"])
-            found = open_split(folder if self.data_dir is None else self.data_dir, split, size)
+            found = open_split(self._prepared(), split, size)
         else:
             found = load_split(self.folder.data, split, size)
         if len(found.class_names) != self.recipe.data.num_classes:
@@ -234,13 +241,27 @@ class Run:
             )
         return found
 
+    def _prepared(self) -> Path:
+        """The folder of the prepared data, which may have moved but hold the same samples."""
+        results = self.stages.data.results()
+        folder = Path(results["prepared"]) if self.data_dir is None else self.data_dir
+        if read_prepared(folder).fingerprint != results["fingerprint"]:
+            raise StageError(
+                f"{folder} holds other samples or another division of them than this run began "
+                "with: give the --data-dir that it began with, or another --output-dir"
+            )
+        return folder
+
     def reference_images(self, split: str) -> ImageSet:
         """The images of one split that others are compared with, in memory."""
         found, count = self.images(split), self.recipe.evaluation.num_reference
+        chosen = slice(count)
+        if split == "fit" and count is not None:
+            chosen = evenly(count, len(found.labels))
         return found._replace(
-            images=found.images[:count],
-            labels=found.labels[:count],
-            captions=found.captions[:count],
+            images=found.images[chosen],
+            labels=found.labels[chosen],
+            captions=found.captions[chosen],
         )
 
     def tokens(self, split: str) -> TokenStore:

@@ -122,5 +122,20 @@ class RunFolder:
     def figures(self) -> Path:
         return self.root / "figures"
 
+    def of_stage(self, name: str) -> Path:
+        """The folder of a stage by its name."""
+        others = {
+            "train-tokenizer": "tokenizer",
+            "tokenize": "tokens",
+            "train-generator": "generator",
+            "search-schedule": "schedule",
+            "search-more-steps": "schedule-more-steps",
+            "search-static": "static-search",
+            "evaluate": "evaluation",
+        }
+        if name.startswith("train-policy-"):
+            return self.policy(int(name.removeprefix("train-policy-")))
+        return self._part(others.get(name, name))
+
     def _part(self, name: str) -> Path:
         return self.shared.get(name, self.root / name)

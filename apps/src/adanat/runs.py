@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
@@ -282,6 +282,33 @@ class Stage:
         if not path.is_file():
             return {}
         return {key: value for key, value in read_json(path).items() if key in self._described}
+
+
+def refuse_stale(stage: Path, folder_of: Callable[[str], Path]) -> None:
+    """See that the inputs of a finished stage, and theirs, are still those that it was made from.
+
+    What a folder does not say is passed over.
+
+    Args:
+        stage: The stage's folder.
+        folder_of: The folder of an input by the input's name.
+
+    Raises:
+        StageError: An input was made anew since.
+    """
+    path = stage / DONE_FILE
+    inputs = read_json(path).get("inputs", {}) if path.is_file() else {}
+    for name, known in inputs.items():
+        folder = folder_of(name)
+        if (folder / DONE_FILE).is_file():
+            made = read_json(folder / DONE_FILE)
+            found = {key: made.get(key) for key in ("stage", "config", "inputs")}
+            if fingerprint(found) != known:
+                raise StageError(
+                    f"{stage} was made from another {folder} than is there now: make it anew "
+                    "(--overwrite)"
+                )
+        refuse_stale(folder, folder_of)
 
 
 def _differences(

@@ -11,6 +11,7 @@ from torch import Tensor
 from adanat.caption_judge import CaptionJudge
 from adanat.checkpoints import atomic_write_json, read_json
 from adanat.contestants import same_schedule
+from adanat.generation import decode_grids
 from adanat.judge import LITE2, Judge
 from adanat.metrics import (
     Classifier,
@@ -100,10 +101,10 @@ class Scoreboard:
         run = self._run
         real = run.images("validation").images[: run.recipe.evaluation.num_samples]
         codes, _ = run.tokens("validation").batch(range(len(real)))
-        decode = self._judge.generator.tokenizer.decode
+        tokenizer = self._judge.generator.tokenizer
 
         def rebuild(rows: slice) -> Tensor:
-            return to_uint8(decode(codes[rows].to(run.device)))
+            return to_uint8(decode_grids(tokenizer, codes[rows].to(run.device)))
 
         images: dict[str, Callable[[slice], Tensor]] = {
             "real_to_real": real.__getitem__,

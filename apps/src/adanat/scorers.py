@@ -1,5 +1,6 @@
 """The fixed models that the reward design `pretrained` asks: a classifier, CLIP, ImageReward."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from adanat.run import Run
 from adanat.seeding import derive_seed
 
 _TEMPLATE = "a photo of a {}"
+_WORDNET_ID = re.compile(r"n\d{8}")
 
 
 def pretrained_reward(
@@ -25,7 +27,7 @@ def pretrained_reward(
         run: its recipe names the scorer.
         seed: of the classifier, where that is the scorer.
         captions: what the prompt numbers of outcomes count, where text conditions the run; None:
-            the captions of the images to learn from. All of them are encoded now.
+            those that the policy's training draws, all of which are encoded now.
 
     Raises:
         AdanatError: the scorer's weights or the prompts cannot be read.
@@ -76,6 +78,11 @@ def class_prompts(run: Run) -> list[str]:
         AdanatError: the file cannot be read or has another number of lines.
     """
     names, path = list(run.stages.data.results()["class_names"]), run.recipe.reward.prompts
+    if not path and any(_WORDNET_ID.fullmatch(name) for name in names):
+        raise AdanatError(
+            f"the classes are named by numbers ({names[0]!r}, ...), which say nothing to "
+            f"{run.recipe.reward.scorer!r}: give --reward.prompts FILE, one line for each class"
+        )
     if not path:
         return [_TEMPLATE.format(name) for name in names]
     try:
@@ -91,12 +98,16 @@ def class_prompts(run: Run) -> list[str]:
 
 
 def _captions(run: Run, captions: Sequence[str] | None) -> list[str]:
-    return list(run.images("fit").captions if captions is None else captions)
+    if captions is None:  # episode i has caption i
+        recipe = run.recipe
+        episodes = recipe.num_policy_cycles * recipe.policy.episodes_per_update
+        captions = run.images("fit").captions[:episodes]
+    return list(captions)
 
 
 def _classifier(run: Run, seed: int) -> ClassifierScorer:
     """It is another one than that which confirms the scores: its seed differs."""
-    data = run.images("fit")
+    data = run.reference_images("fit")
     classifier = train_classifier(
         data.images,
         data.labels,

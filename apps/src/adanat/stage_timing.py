@@ -100,7 +100,11 @@ def time_stages(
         drawn = generate(nat, schedule, condition, sample_indices=indices, noise=NoiseSource(0))
         return tokenizer.decode(drawn.tokens.unflatten(1, tokenizer.grid_size))
 
-    samples = todo.searched + todo.rollouts - todo.episodes + todo.evaluated_by_all
+    samples = todo.searched + todo.searched_static + todo.rollouts - todo.episodes
+    samples += todo.contestants * todo.evaluated
+    # At more steps a sample takes as much longer, but for its picture.
+    for steps in recipe.schedule.comparison_steps:
+        samples += (todo.searched_more + todo.evaluated) * steps // recipe.num_decoding_steps
     yield timed("search, evaluate", draw, samples, drawing)
 
 
@@ -174,6 +178,7 @@ def _policy_update(
             batch_size=recipe.policy.rollout_batch_size,
             shared_first_step=conditions.numbers,
             feature_dtype=FEATURE_DTYPES[recipe.policy.feature_dtype],
+            storage_device="cpu" if recipe.policy.features_on_host else None,
         )
         trainer.update(rollout)
 

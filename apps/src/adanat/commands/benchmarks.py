@@ -10,7 +10,7 @@ from adanat.commands.flow import StageName, run_stages
 from adanat.commands.options import BenchmarkChoice, OutputDir, PreparedDir, open_run
 from adanat.doctor import examine, report
 from adanat.errors import AdanatError
-from adanat.plan import format_plan, plan, unequal_batches
+from adanat.plan import format_plan, missing_reward_files, plan, unequal_batches
 from adanat.recipes.benchmarks.smoke import prepare_stand_in
 from adanat.recipes.benchmarks.smoke import smoke as smoke_recipe
 from adanat.run import Run
@@ -87,6 +87,9 @@ def _refuse_missing_weights(run: Run) -> None:
     ):
         if path is not None and not path.exists() and not stage.is_done():
             raise ValueError(f"{path} does not exist: it is to be taken over")
+    trained = all(stage.is_done() for stage in run.stages.policies.values())
+    for path in () if trained else missing_reward_files(run.recipe):
+        raise ValueError(f"{path} does not exist: the reward needs it")
 
 
 def doctor(

@@ -11,7 +11,7 @@ from adanat.errors import DataError
 from adanat.evaluation.results import EvaluationResult
 from adanat.metrics import Interval, paired_gain, t_interval
 from adanat.run_folder import RunFolder
-from adanat.runs import CONFIG_FILE, DONE_FILE, fingerprint
+from adanat.runs import CONFIG_FILE, DONE_FILE, fingerprint, refuse_stale
 
 COSTS: Mapping[str, str] = {
     "network_passes": "network passes / image",
@@ -138,6 +138,7 @@ def _of_run(path: Path) -> list[Entry]:
     done = RunFolder(path).evaluation / DONE_FILE
     if not done.is_file():
         raise DataError(f"{path} is no evaluated run ({done} is missing): run `adanat evaluate`")
+    refuse_stale(done.parent, RunFolder(path).of_stage)
     results = read_json(done)["results"]
     protocol = results["protocol"]
     basis = (

@@ -27,7 +27,7 @@ from adanat.generation import DTYPES, Precision, cast_networks
 from adanat.pipeline import INDEX_FILE, NATPipeline
 from adanat.run import load_model
 from adanat.run_folder import RunFolder
-from adanat.runs import CONFIG_FILE, DONE_FILE
+from adanat.runs import CONFIG_FILE, DONE_FILE, refuse_stale
 from adanat.schedule_points import SchedulePoint, default_point
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -143,7 +143,7 @@ def load_policy(
         device: Where a learned policy runs.
 
     Raises:
-        StageError: The run has no such policy.
+        StageError: The run has no such policy, or it was made for another transformer.
         ValueError: Unknown name, or steps given or left out wrongly.
     """
     if (name == STATIC) != (num_steps is not None):
@@ -154,10 +154,13 @@ def load_policy(
     if num_steps is not None:
         return default_point(num_steps).schedule()
     if name == STATIC_TUNED:
+        refuse_stale(folder.schedule, folder.of_stage)
         return _searched(folder.schedule)["best"].schedule()
     if name == STATIC_SEARCHED:
+        refuse_stale(folder.static_search, folder.of_stage)
         return StaticSchedule(torch.tensor(stage_results(folder.static_search)["values"]))
     if name.startswith(tuned_at(0)[:-1]):
+        refuse_stale(folder.more_steps, folder.of_stage)
         points = _searched(folder.more_steps)
         if name not in points:
             raise StageError(f"{folder.more_steps} has no {name}; it has {', '.join(points)}")
@@ -168,9 +171,9 @@ def load_policy(
             f"unknown policy {name!r}: give static, static_tuned, static_tuned_T8 (for 8 steps), "
             "static_searched, adaptive, adaptive_1 (for policy seed 1) or adaptive_static"
         )
-    learned = load_model(
-        GaussianPolicy.from_pretrained, folder.policy_model(int(seed) if seed.isdecimal() else 0)
-    )
+    number = int(seed) if seed.isdecimal() else 0
+    refuse_stale(folder.policy(number), folder.of_stage)
+    learned = load_model(GaussianPolicy.from_pretrained, folder.policy_model(number))
     learned = _frozen(learned, device)
     return StaticSchedule(learned.to_static()) if name == ADAPTIVE_STATIC else learned
 

@@ -140,6 +140,12 @@ def _finished(preparation: Preparation, dataset: str) -> PreparedIndex | None:
             f"{preparation.output} holds {index.dataset} at image size {index.image_size}, not "
             f"{dataset} at {preparation.image_size}: choose another --output"
         )
+    if index.num_validation not in (None, preparation.num_validation):
+        raise DataError(
+            f"{preparation.output} was prepared with --num-validation {index.num_validation}, now "
+            f"it is {preparation.num_validation}: choose another --output, or delete {INDEX_FILE} "
+            "there to divide the samples anew"
+        )
     return index
 
 
@@ -237,6 +243,7 @@ def _index_shards(
         shards=tuple(shards),
         splits={split: len(table) for split, table in rows.items()},
         counts={"skipped": budget.reasons(), "missing": missing, **counts},
+        num_validation=preparation.num_validation,
     )
     write_index(preparation.output, index, rows)
     return index

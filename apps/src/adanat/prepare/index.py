@@ -41,6 +41,8 @@ class PreparedIndex(NamedTuple):
     """Number of samples."""
     counts: Mapping[str, Any]
     """What was found, skipped and missing."""
+    num_validation: int | None = None
+    """Training samples that were to be held out."""
 
     @property
     def fingerprint(self) -> str:

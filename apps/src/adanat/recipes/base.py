@@ -86,6 +86,13 @@ class Recipe:
                 "reward.scorer 'classifier' and reward.diversity_weight go by classes, but "
                 f"text.encoder is {self.text.encoder!r}: choose another reward, or no encoder"
             )
+        smallest = 2 * self.data.num_classes
+        if self.reward.diversity_weight and self.policy.rollout_batch_size < smallest:
+            raise ValueError(
+                "reward.diversity_weight compares an image with others of its class in the same "
+                f"batch: policy.rollout_batch_size is {self.policy.rollout_batch_size}, but must "
+                f"be at least {smallest}, twice the number of classes"
+            )
         fewer = [n for n in self.schedule.comparison_steps if n <= self.num_decoding_steps]
         if fewer:
             raise ValueError(
@@ -125,3 +132,16 @@ class Recipe:
     def policy_for(self, seed: int) -> PolicyRecipe:
         """What the policy of one seed depends on: not the other seeds."""
         return replace(self.policy, seeds=(seed,))
+
+    def policy_key(self, seed: int) -> PolicyRecipe:
+        """`policy_for`, without what trades memory for time and may change at any moment."""
+        policy = self.policy_for(seed)
+        return replace(policy, features_on_host=False, ppo=replace(policy.ppo, chunk_size=None))
+
+    @property
+    def generator_key(self) -> GeneratorRecipe:
+        """What the transformer depends on; likewise."""
+        training = replace(
+            self.generator.training, accumulation_steps=1, activation_checkpointing=False
+        )
+        return replace(self.generator, training=training)

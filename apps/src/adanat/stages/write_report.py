@@ -24,6 +24,7 @@ from adanat.report import (
 from adanat.report import write_report as render_page
 from adanat.report_pictures import ReportPictures
 from adanat.run import Run
+from adanat.run_command import flow_command
 from adanat.runs import config_to_json
 from adanat.scoreboard import DISTANCE
 from adanat.summary import (
@@ -68,7 +69,7 @@ def write_report(run: Run) -> None:
         training=_training_figures(run),
         notes=_notes(run),
         seconds=seconds,
-        command=f"adanat run {run.recipe.name} --output-dir {run.output_dir.name}",
+        command=flow_command(run),
         config=config_to_json(run.recipe),
         versions=_versions(),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from natgen import StaticSchedule
 
-from adanat import plots
+from adanat import plots, run_command
 from adanat.contestants import (
     ADAPTIVE,
     ADAPTIVE_STATIC,
@@ -87,7 +87,7 @@ def study_adaptivity(
     rows = {count: stage.results()["scores"] for count, stage in scores.items()}
     _draw(folder, runs, rows, studied, chosen)
     options = ["--steps", *map(str, runs), "--ablation", *ablation]
-    command = pages.command(
+    command = run_command.command(
         "study-adaptivity", run, *options, "--ablation-seeds", str(ablation_seeds)
     )
     protocol = pages.protocol(run, command, stages)

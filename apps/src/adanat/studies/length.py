@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from natgen import COMPONENTS, DecodingPolicy
 
-from adanat import plots
+from adanat import plots, run_command
 from adanat.contestants import ADAPTIVE, of_seed
 from adanat.evaluation.tradeoff import TradeoffPoint, tradeoff_figure
 from adanat.judge import LITE2
@@ -119,7 +119,7 @@ def study_length(run: Run, *, prices: Sequence[float]) -> Path:
     schedules = {n: LengthPoint.of(known, [_shortened_name(n)], baseline) for n in _counts(run)}
     _draw(learned, schedules, folder / "curve.png")
     options = ["--prices", *(f"{price:g}" for price in learned)]
-    protocol = pages.protocol(run, pages.command("study-length", run, *options), stages)
+    protocol = pages.protocol(run, run_command.command("study-length", run, *options), stages)
     return _write(folder, run, learned, schedules, chosen, protocol)
 
 

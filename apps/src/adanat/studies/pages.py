@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 import torch
 
 from adanat.checkpoints import atomic_write_json, atomic_write_text
-from adanat.recipes import RECIPES
 from adanat.report import Value
 from adanat.run import Run
-from adanat.runs import Stage, config_to_json
+from adanat.runs import Stage
 
 
 def cell(value: Value, digits: int) -> str:
@@ -31,45 +29,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         *("| " + " | ".join(row) + " |" for row in rows),
     ]
     return "\n".join(lines)
-
-
-def command(name: str, run: Run, *options: str) -> str:
-    """The command line of a study of a run.
-
-    Args:
-        name: of the command.
-        run: its folders, and where its recipe differs from the one of its name, become options.
-        options: the command's own.
-    """
-    recipe = run.recipe
-    words = ["adanat", name, recipe.name, "--output-dir", str(run.output_dir)]
-    if run.data_dir is not None:
-        words += ["--data-dir", str(run.data_dir)]
-    if recipe.name in RECIPES:
-        default = RECIPES[recipe.name]()
-        words += _changed(config_to_json(recipe), config_to_json(default))
-    return shlex.join([*words, *options])
-
-
-def _changed(value: Any, default: Any, path: tuple[str, ...] = ()) -> list[str]:
-    """Options that turn one JSON value into another."""
-    if value == default:
-        return []
-    if isinstance(value, Mapping) and isinstance(default, Mapping):
-        keys = [key for key in value if key != "type"]
-        return [
-            word for key in keys for word in _changed(value[key], default.get(key), (*path, key))
-        ]
-    *groups, name = (part.replace("_", "-") for part in path)
-    if isinstance(value, bool):
-        return [f"--{'.'.join([*groups, name if value else f'no-{name}'])}"]
-    return [f"--{'.'.join([*groups, name])}", *_words(value)]
-
-
-def _words(value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [word for item in value for word in _words(item)]
-    return [str(value)]
 
 
 def protocol(run: Run, command: str, stages: Sequence[Stage]) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from natgen import DecodingPolicy
 from policyrl import GaussianPolicy
 
-from adanat import plots
+from adanat import plots, run_command
 from adanat.contestants import ADAPTIVE, STATIC_TUNED, of_seed
 from adanat.generation import Generator
 from adanat.judge import LITE2
@@ -109,7 +109,7 @@ def study_rewards(
             "![Curves over the training](curves.png)",
             "![Samples at the end of training](samples.png)",
             "## How it was measured",
-            pages.protocol(run, pages.command("study-rewards", run, *options), stages),
+            pages.protocol(run, run_command.command("study-rewards", run, *options), stages),
         ],
     )
 

@@ -99,6 +99,11 @@ class RewardRecipe:
             )
 
     @property
+    def needs_backbone(self) -> bool:
+        """Whether any part of the reward looks at features of the frozen backbone."""
+        return self.design != "pretrained" or bool(self.diversity_weight)
+
+    @property
     def num_warmup_cycles(self) -> int:
         """Cycles before the policy's first update: none without a discriminator."""
         return self.warmup_cycles if self.design == "adversarial" else 0
