@@ -113,7 +113,7 @@ def parameter_figure(
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axes.set_xlim(0.7, max(curve.values.shape[-2] for curve in curves) + 0.3)
             low, high = axes.get_ylim()
-            if high - low < 0.1:  # a constant line sits in the middle, not on a magnified rounding
+            if high - low < 0.2:  # a constant line sits in the middle, not on a magnified rounding
                 axes.set_ylim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
         _legend_below(figure, panels[0], len(curves))
     return figure
