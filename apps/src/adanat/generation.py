@@ -26,9 +26,9 @@ from adanat.metrics import to_uint8
 
 _FIRST_STEP_BYTES = 2**29
 """Memory for the network's answers to the empty grid, one a class, where the batch is refilled."""
-_PIXELS_AT_ONCE = 2**24
-"""Of pictures that are decoded together, 256 of 256 pixels. The output of each of the widest layers
-of the published tokenizer takes 8.6 GB for them."""
+_PIXELS_AT_ONCE = 2**22
+"""Of pictures that are decoded together, 64 of 256 pixels, for which the published tokenizer takes
+11 GB in float32."""
 
 
 Precision = Literal["fp32", "bf16"]

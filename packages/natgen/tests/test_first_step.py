@@ -1,5 +1,7 @@
 """The memory of the first step: what it spares, what it holds, and that samples stay the same."""
 
+import copy
+
 import pytest
 import torch
 from natgen import (
@@ -105,6 +107,15 @@ def test_equal_texts_are_recognised(text_model):
     assert counting.rows == [3, 3]
     run(cache, published(1), text[:1] + 1e-6)
     assert counting.rows[2:] == [1]
+
+
+def test_texts_are_recognised_in_the_precision_of_the_model(text_model):
+    model = copy.deepcopy(text_model).to(torch.bfloat16)
+    cache = FirstStepCache(model, max_bytes=0)
+    texts = torch.cat([torch.randn(2, *model.null_condition(1).shape[1:]), model.null_condition(1)])
+    assert texts.dtype == torch.float32
+    assert [cache.first_step(texts).num_rows for _ in range(2)] == [3, 2]
+    assert len(cache) == 1  # the unconditional answer
 
 
 def test_environment_takes_it_for_a_model(class_model):

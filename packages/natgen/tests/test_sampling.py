@@ -1,5 +1,6 @@
 """Exact oracles and properties of one step's arithmetic."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,6 +71,14 @@ def test_a_drawn_code_s_share_of_the_interval_holds_the_uniform(seed, codes):
     assert share.gt(0).all()
     assert (uniforms[..., None] < upper + 1e-6).all()
     assert (uniforms[..., None] > upper - share - 1e-6).all()
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_refused(wrong):
+    logits = random_logits()
+    logits[1, 2, 3] = wrong
+    with pytest.raises(RuntimeError, match="logits are NaN or infinite"):
+        draw(logits, torch.ones(4), torch.full((4, 6), 0.5))
 
 
 def test_zero_temperature_takes_the_most_likely_code():

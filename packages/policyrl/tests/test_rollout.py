@@ -103,6 +103,14 @@ def test_memory_is_stated(toys):
 @pytest.mark.parametrize("batch_size", [1, 4, 6, 100])
 def test_batches_change_nothing(toys, batch_size):
     whole = _collect(toys, toys.Silent(early=True), reward_model=lambda outcome: outcome["total"])
+    some = _collect(
+        toys,
+        toys.Silent(early=True),
+        reward_model=lambda outcome: outcome["total"],
+        kept_outcome=["episodes"],
+    )
+    assert list(some.outcome) == ["episodes"]
+    assert torch.equal(some.rewards, whole.rewards)
     parts = _collect(
         toys,
         toys.Silent(early=True),

@@ -113,6 +113,7 @@ class _Cycle:
             shared_first_step=self._conditions.numbers,
             feature_dtype=FEATURE_DTYPES[self._policy_recipe.feature_dtype],
             storage_device="cpu" if self._policy_recipe.features_on_host else None,
+            kept_outcome=("num_steps",),  # text features would take a GB or more
         )
         metrics = {"reward_mean": rollout.episode_rewards.mean().item()}
         for name, value in self._pictures.take_means().items():

@@ -192,18 +192,22 @@ class _SameConv(nn.Module):
     """A convolution of stride 2 with an odd kernel, on squares padded as by TensorFlow's "SAME".
 
     For an even side that is one row and column less at the top and left than at the other ends: the
-    same as equal padding with a kernel that has a further row and column of zeros there.
+    same as equal padding with a kernel that has a further row and column of zeros there. So it is
+    done on the CPU, where copies are dear; GPUs have kernels for the usual sizes alone.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        if conv.stride != (2, 2) or conv.kernel_size[0] % 2 == 0:
-            raise ValueError(f"need a stride of 2 and an odd kernel, got {conv}")
+        if conv.stride != (2, 2) or conv.kernel_size not in ((3, 3), (5, 5), (7, 7)):
+            raise ValueError(f"need a stride of 2 and an odd kernel of at least 3, got {conv}")
         self.weight, self.bias, self.groups = conv.weight, conv.bias, conv.groups
         self.padding = conv.kernel_size[0] // 2
         wider = F.pad(conv.weight.detach(), (1, 0, 1, 0))
         self.wider = nn.Parameter(wider, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight if x.shape[-1] % 2 else self.wider
-        return F.conv2d(x, weight, self.bias, 2, self.padding, 1, self.groups)
+        even, padding = x.shape[-1] % 2 == 0, self.padding
+        if even and x.device.type != "cpu":
+            x, padding = F.pad(x, (padding - 1, padding) * 2), 0
+        weight = self.wider if even and padding else self.weight
+        return F.conv2d(x, weight, self.bias, 2, padding, 1, self.groups)

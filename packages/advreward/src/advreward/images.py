@@ -51,4 +51,8 @@ def prepare_images(
     images = images.to(torch.promote_types(images.dtype, torch.float32))
     if images.shape[-2:] != (size, size):
         images = F.interpolate(images, (size, size), mode=mode, antialias=True)
-    return (images - images.new_tensor(mean).view(3, 1, 1)) / images.new_tensor(std).view(3, 1, 1)
+    # Number by number: a tensor of them would be a copy from the host, which waits for a GPU.
+    if len(set(mean)) == len(set(std)) == 1:
+        return (images - mean[0]) / std[0]
+    channels = zip(images.unbind(1), mean, std, strict=True)
+    return torch.stack([(channel - m) / s for channel, m, s in channels], dim=1)

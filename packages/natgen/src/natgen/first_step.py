@@ -47,7 +47,6 @@ class FirstStepCache:
         self._max_bytes = max_bytes
         self._rows: dict[bytes, tuple[Tensor, Tensor]] = {}
         self._num_bytes = 0
-        self._null_key = _keys(model.null_condition(1))[0]
 
     @property
     def seq_len(self) -> int:
@@ -97,7 +96,9 @@ class FirstStepCache:
         Args:
             condition: n labels (n,) or text features (n, N, C).
         """
-        keys = _keys(condition)
+        null = self._model.null_condition(1)
+        condition = condition.to(null.dtype)  # as the model does, or equal ones would differ
+        keys, (null_key,) = _keys(condition), _keys(null)
         fresh = {key: row for row, key in enumerate(keys) if key not in self._rows}
         rows: dict[bytes, tuple[Tensor, Tensor]] = {}
         if fresh:
@@ -105,14 +106,14 @@ class FirstStepCache:
             output = _run(self._model, condition[wanted])
             rows = dict(zip(fresh, zip(output.features, output.logits, strict=True), strict=True))
             for key, row in rows.items():
-                self._keep(key, row)
+                self._keep(key, row, free=key == null_key)
         found = [rows[key] if key in rows else self._rows[key] for key in keys]
         features, logits = (torch.stack(parts) for parts in zip(*found, strict=True))
         return FirstStepOutput(features, logits, len(fresh))
 
-    def _keep(self, key: bytes, row: tuple[Tensor, Tensor]) -> None:
+    def _keep(self, key: bytes, row: tuple[Tensor, Tensor], *, free: bool) -> None:
         size = sum(part.numel() * part.element_size() for part in row)
-        if key != self._null_key:
+        if not free:
             if self._num_bytes + size > self._max_bytes:
                 return
             self._num_bytes += size

@@ -39,12 +39,17 @@ def draw(guided_logits: Tensor, sampling_temperature: Tensor, uniforms: Tensor) 
 
     Returns:
         (B, L) int64 in [0, V).
+
+    Raises:
+        RuntimeError: logits that are not finite; on a GPU, in its own time. (Single ones of
+            minus infinity are allowed.)
     """
     temperature = sampling_temperature.float().clamp_min(_LOWEST_TEMPERATURE)[:, None, None]
     weights = (guided_logits.float() / temperature).softmax(dim=-1)
     size = _block_size(weights.shape[-1])
     blocks = weights.unflatten(-1, (-1, size))
     ends = blocks.sum(dim=-1).cumsum_(dim=-1)
+    torch._assert_async(ends[..., -1].isfinite().all(), "logits are NaN or infinite")
     # Below the total even after rounding, as uniforms stay at or below 1 - 2^-24.
     target = uniforms.unsqueeze(-1) * ends[..., -1:]
     block = torch.searchsorted(ends, target, right=True)

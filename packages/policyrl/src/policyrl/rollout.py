@@ -1,6 +1,6 @@
 """Collecting episodes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import torch
@@ -67,6 +67,7 @@ def collect(
     shared_first_step: Callable[[Tensor], Tensor] | None = None,
     feature_dtype: torch.dtype | None = None,
     storage_device: torch.device | str | None = None,
+    kept_outcome: Collection[str] | None = None,
 ) -> Rollout:
     """Play episodes with exploration.
 
@@ -89,6 +90,7 @@ def collect(
         feature_dtype: type in which floating observations are kept, such as torch.bfloat16. The
             policy acts on what is kept, so that log-probabilities stay comparable.
         storage_device: where the observations are kept, such as "cpu"; default: where they are.
+        kept_outcome: names of what is kept of the outcomes once they are judged; default all.
 
     Raises:
         TypeError: where a reward model meets an environment without an outcome.
@@ -115,6 +117,7 @@ def collect(
         dtype=feature_dtype,
         device=storage_device,
     )
+    noise = noise.to(episodes.device)  # at once: each copy makes the host wait
     batches: list[_Played] = []
     outcomes: list[dict[str, Tensor]] = []
     size = batch_size or len(episodes)
@@ -129,7 +132,9 @@ def collect(
             last = played.valid.sum(dim=0, keepdim=True) - 1
             played.rewards.scatter_add_(0, last, final[None].to(played.rewards))
         batches.append(played)
-        outcomes.append(outcome)
+        outcomes.append(
+            {k: v for k, v in outcome.items() if kept_outcome is None or k in kept_outcome}
+        )
     joined = _Played(*(torch.cat(column, dim=1) for column in zip(*batches, strict=True)))
     return Rollout(
         observations=store.blocks,

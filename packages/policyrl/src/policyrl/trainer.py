@@ -1,6 +1,6 @@
 """The PPO trainer: plays episodes, updates policy and value network, resumes exactly."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -67,6 +67,7 @@ class PPOTrainer:
         shared_first_step: Callable[[Tensor], Tensor] | None = None,
         feature_dtype: torch.dtype | None = None,
         storage_device: torch.device | str | None = None,
+        kept_outcome: Collection[str] | None = None,
     ) -> Rollout:
         """Play the next episodes with this update's exploration std.
 
@@ -81,8 +82,9 @@ class PPOTrainer:
             shared_first_step: which episodes start from equal observations.
             feature_dtype: type in which observations are kept.
             storage_device: where observations are kept.
+            kept_outcome: what is kept of the outcomes.
 
-        The last five are handed to `policyrl.collect`.
+        The last six are handed to `policyrl.collect`.
 
         Raises:
             ValueError: where the episodes cannot be shared equally; others as `policyrl.collect`.
@@ -113,6 +115,7 @@ class PPOTrainer:
                 shared_first_step=shared_first_step,
                 feature_dtype=feature_dtype,
                 storage_device=storage_device,
+                kept_outcome=kept_outcome,
             )
         self.num_episodes += num_episodes
         return rollout
