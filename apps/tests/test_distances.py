@@ -64,7 +64,9 @@ def test_statistics_are_the_unbiased_ones():
     statistics = FeatureStatistics.of(features)
     centred = features.astype(np.float64) - features.astype(np.float64).mean(axis=0)
     np.testing.assert_allclose(statistics.covariance, centred.T @ centred / 29, rtol=1e-10)
-    np.testing.assert_allclose(statistics.root @ statistics.root, statistics.covariance, atol=1e-10)
+    np.testing.assert_allclose(
+        statistics.factor @ statistics.factor.T, statistics.covariance, atol=1e-10
+    )
 
 
 def test_kernel_distance_of_whole_sets_is_the_unbiased_estimator():

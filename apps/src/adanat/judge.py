@@ -25,6 +25,8 @@ from adanat.run import Run
 
 LITE2 = "lite2"
 """Name of the evaluation features; opens the key of every score on them."""
+_PICTURES = 16
+"""Samples that are kept to look at."""
 
 
 class Sampled(NamedTuple):
@@ -35,10 +37,12 @@ class Sampled(NamedTuple):
     num_steps: Tensor
     """(N,) int64, the decoding steps that each took."""
     cost: Cost
+    pictures: Tensor
+    """(n, 3, H, W) uint8, the first samples of this process, to look at."""
 
 
 class Judge:
-    """Draws samples under any policy and embeds them batch by batch; no image is kept.
+    """Draws samples under any policy and embeds them batch by batch; few images are kept.
 
     The processes of the run share the work, and all get the results: call its methods on all.
 
@@ -137,15 +141,18 @@ class Judge:
         generator.cost = Cost()
         batches = self._pictures(policy, seed, num_samples)
         num_steps: list[Tensor] = []
+        first: list[Tensor] = []
 
         def images(_: slice) -> Tensor:
             batch = next(batches)
             num_steps.append(batch.num_steps)
+            if not first:
+                first.append(batch.images[:_PICTURES].clone())
             return batch.images
 
         features = self.embed(num_samples, images, description=description)
         steps = gather_rows(engine, torch.cat(num_steps), num_samples, generator.batch_size)
-        return Sampled(features, steps, self._whole_cost())
+        return Sampled(features, steps, self._whole_cost(), torch.cat(first))
 
     def _pictures(self, policy: DecodingPolicy, seed: int, num_samples: int) -> Iterator[Pictures]:
         """This process's share, in the batches in which `embed` asks for them."""

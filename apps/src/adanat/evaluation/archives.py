@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -136,14 +138,16 @@ class ShardSource:
         return len(self._samples)
 
     def items(self, start: int, stop: int) -> Iterator[Item]:
-        for sample in self._samples[start:stop]:
-            with sample.shard.open("rb") as file:
-                try:
-                    yield Item(*(_decode(file, sample, field) for field in (IMAGE, LABEL, CAPTION)))
-                except (OSError, ValueError) as error:
-                    raise DataError(
-                        f"bad sample in {sample.shard}, sample {sample.key!r}: {error}"
-                    ) from error
+        for shard, samples in groupby(self._samples[start:stop], attrgetter("shard")):
+            with shard.open("rb") as file:
+                for sample in samples:
+                    try:
+                        fields = [_decode(file, sample, field) for field in (IMAGE, LABEL, CAPTION)]
+                    except (OSError, ValueError) as error:
+                        raise DataError(
+                            f"bad sample in {shard}, sample {sample.key!r}: {error}"
+                        ) from error
+                    yield Item(*fields)
 
 
 def _decode(file: IO[bytes], sample: _Sample, field: Field) -> Any:

@@ -69,22 +69,25 @@ class FeatureStatistics:
         return cls(mean=shift + total / count, covariance=covariance, count=count)
 
     @cached_property
-    def root(self) -> DoubleArray:
-        """Symmetric square root of the covariance; kept, as a sweep asks for it many times."""
-        values, vectors = np.linalg.eigh(self.covariance)
-        return np.asarray((vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
+    def factor(self) -> DoubleArray:
+        """R (D, D) with R R^T the covariance; kept, as a sweep asks for it many times."""
+        try:
+            return np.asarray(np.linalg.cholesky(self.covariance))
+        except np.linalg.LinAlgError:  # singular: from fewer vectors than dimensions
+            values, vectors = np.linalg.eigh(self.covariance)
+            return np.asarray(vectors * np.sqrt(values.clip(min=0)))
 
 
 def frechet_distance(generated: FeatureStatistics, reference: FeatureStatistics) -> float:
     """Frechet distance of two Gaussians by symmetric eigenvalues: clean-fid's value, faster.
 
-    tr sqrt(A B) equals the sum of the roots of the eigenvalues of sqrt(A) B sqrt(A), which is
-    symmetric and positive. This needs one `eigvalsh` once the reference's root is known, and has
+    With A = R R^T, tr sqrt(A B) equals the sum of the roots of the eigenvalues of R^T B R, which is
+    symmetric and positive. This needs one `eigvalsh` once the reference's factor is known, and has
     neither the complex parts nor the retry of a general matrix root.
 
     Args:
         generated: Statistics of the judged set.
-        reference: Statistics of the reference set; its square root is computed once and kept.
+        reference: Statistics of the reference set; its factor is computed once and kept.
 
     Returns:
         The squared distance, as FID is defined.
@@ -97,7 +100,7 @@ def frechet_distance(generated: FeatureStatistics, reference: FeatureStatistics)
             f"the feature sets have {generated.mean.size} and {reference.mean.size} dimensions; "
             "they must agree"
         )
-    product = reference.root @ generated.covariance @ reference.root
+    product = reference.factor.T @ generated.covariance @ reference.factor
     values = np.linalg.eigvalsh((product + product.T) / 2)
     difference = generated.mean - reference.mean
     trace = np.trace(generated.covariance) + np.trace(reference.covariance)

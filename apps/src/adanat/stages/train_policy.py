@@ -20,8 +20,6 @@ from adanat.schedule_points import tuned_point
 from adanat.seeding import derive_seed
 from adanat.step_price import StepPrice
 
-_PICTURED_SAMPLES = 16
-
 
 def train_policies(run: Run) -> None:
     """Train one policy for each seed of the recipe."""
@@ -157,10 +155,12 @@ class _Selection:
         self.distance = math.inf
         self.step = 0
         self._weights: dict[str, Tensor] = {}
+        self._seen = torch.empty(0)
 
     def validate(self, step: int) -> dict[str, float]:
         """Frechet distance of the current policy to validation images, precision and recall."""
-        features, reference = self._sample().features[LITE2], self._reference
+        sampled, reference = self._sample(), self._reference
+        features, self._seen = sampled.features[LITE2], sampled.pictures
         precision, recall = precision_recall(
             features, reference.features, reference_pairs=reference.pairs
         )
@@ -177,11 +177,8 @@ class _Selection:
         return scores
 
     def pictures(self) -> Tensor:
-        """The first validation samples under the current policy: only the policy changes."""
-        batches = self._judge.generator.batches(
-            self._policy, seed=self._seed, num_samples=_PICTURED_SAMPLES
-        )
-        return from_uint8(torch.cat([batch.images for batch in batches]))
+        """The first samples of the last validation, of one noise: only the policy changes."""
+        return from_uint8(self._seen)
 
     def parameters(self) -> Tensor:
         """(N, T, 4) that the current policy chooses for the validation samples."""
