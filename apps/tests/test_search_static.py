@@ -31,7 +31,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def sample(self: Judge, policy: StaticSchedule, **_: object) -> Sampled:
         shift = policy.values[:, 2].mean().item() - 1.5
-        return Sampled({LITE2: base + shift}, torch.empty(0), None)
+        return Sampled({LITE2: base + shift}, torch.empty(0), None, torch.empty(0))
 
     monkeypatch.setattr(Judge, "__init__", lambda self, run: None)
     monkeypatch.setattr(Judge, "references", lambda self, split: {LITE2: Reference(features=base)})
