@@ -87,9 +87,9 @@ def _refuse_missing_weights(run: Run) -> None:
     ):
         if path is not None and not path.exists() and not stage.is_done():
             raise ValueError(f"{path} does not exist: it is to be taken over")
-    trained = all(stage.is_done() for stage in run.stages.policies.values())
-    for path in () if trained else missing_reward_files(run.recipe):
-        raise ValueError(f"{path} does not exist: the reward needs it")
+    missing = missing_reward_files(run.recipe)
+    if missing and not all(stage.is_done() for stage in run.stages.policies.values()):
+        raise ValueError(f"{missing[0]} does not exist: the reward needs it")
 
 
 def doctor(
